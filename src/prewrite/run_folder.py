@@ -1,0 +1,128 @@
+"""The files of a run: their names, atomic writing, reading. A report is built from these files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prewrite.errors import RunFolderError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """One training or search run on disk.
+
+    `create` refuses a folder that already holds a run; `open` refuses one that does not.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.json"
+        self.splits = path / "splits.json"
+        self.metrics = path / "metrics.jsonl"
+        self.rollouts = path / "rollouts.jsonl"
+        self.rewrites = path / "rewrites.jsonl"
+        self.items = path / "items.jsonl"
+        self.result = path / "result.json"
+        self.checkpoints = path / "checkpoints"
+        self.rewriter = path / "rewriter"
+        self.report_html = path / "report.html"
+        self.report_md = path / "report.md"
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
+        """A new run folder. Raises `RunFolderError` if `path` holds a run and `overwrite` is off."""
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise RunFolderError(f"output_dir {str(path)!r} is a file; give a folder that can be created")
+        if run.config.exists():
+            if not overwrite:
+                raise RunFolderError(
+                    f"output_dir {str(path)!r} already holds a run; pass --resume to go on with it, "
+                    "--overwrite to replace it, or choose another folder"
+                )
+            run._remove_files()
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder. Raises `RunFolderError` if `path` holds no run."""
+        run = cls(Path(path))
+        if not run.config.exists():
+            raise RunFolderError(f"{str(path)!r} is not a run folder: it has no config.json; give the folder of a run")
+        return run
+
+    def _remove_files(self) -> None:
+        """Delete what a run writes, and nothing else that the user may keep beside it."""
+        import shutil
+
+        for file in (self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result):
+            file.unlink(missing_ok=True)
+        for file in (self.report_html, self.report_md):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.rewriter):
+            shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+
+    @staticmethod
+    def write_json(path: Path, value: Mapping[str, Any]) -> None:
+        """Atomically write one JSON object. NaN and infinity are refused: they are not JSON."""
+        write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @staticmethod
+    def read_json(path: Path) -> dict[str, Any]:
+        """Read one JSON object. Raises `RunFolderError` naming the file if it is missing or broken."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunFolderError(f"{path} is missing; was the run stopped before it wrote it?") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{path} is not valid JSON ({error}); the file was changed or cut off") from None
+        if not isinstance(value, dict):
+            raise RunFolderError(f"{path} holds a {type(value).__name__}, not an object")
+        return value
+
+    @staticmethod
+    def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a JSONL file, flushed to disk before this returns."""
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+        """Rows of a JSONL file, none if it is missing. A last line cut off by a crash is left out."""
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if not line.endswith("\n"):
+                    return
+                yield json.loads(line)
+
+    def truncate(self, path: Path, *, after_step: int) -> None:
+        """Drop rows whose `step` is beyond `after_step`, so that a resumed run does not log an update twice."""
+        rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
+        if path.exists():
+            write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,87 @@
+"""The nouns of the package. This file imports nothing of ours, so every other file may import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Task = Literal["classification", "qa", "math"]
+TASKS: tuple[str, ...] = get_args(Task)
+
+Decoding = Literal["likelihood", "constrained", "generate"]
+DECODINGS: tuple[str, ...] = get_args(Decoding)
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteExample:
+    """One labelled row: what the task model is asked, and what counts as right."""
+
+    instruction: str
+    """The text the user brought; what gets rewritten."""
+    input: str
+    output: str | tuple[str, ...]
+    """The gold answer, or several accepted ones."""
+    task: Task | None = None
+    """Picks metric and decoding."""
+    template: str | None = None
+    """Overrides the meta prompt for this row; see `meta_prompts.build_meta_prompt`."""
+    choices: tuple[str, ...] | None = None
+    """The labels, in a fixed order; None where the task is not classification."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The accepted gold answers, at least one."""
+        return (self.output,) if isinstance(self.output, str) else self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the task model said to one input under one rewrite, and how it was graded."""
+
+    prompt: str
+    output: str
+    """The raw text, or the chosen label under `likelihood` and `constrained` decoding."""
+    prediction: str
+    """What is graded: the part of `output` that the parser took for the answer."""
+    score: float
+    """From the metric, in [0, 1]; higher is better."""
+    label_logprobs: tuple[float, ...] | None = None
+    """One natural-log probability per `RewriteExample.choices`, where the backend scored labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What one rewrite earns: `total` is the sum of `parts`, each logged under its own name."""
+
+    total: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One completion of the policy and what became of it."""
+
+    instruction: str
+    completion: str
+    """The policy's raw text."""
+    rewrite: str
+    """The instruction extracted from the completion; empty if there was none."""
+    scores: tuple[float, ...]
+    """Per-example scores, in the order of the update's examples."""
+    reward: Reward
+    guards: Mapping[str, float] = field(default_factory=dict)
+    """Penalties of the guards that fired, each at most 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRewrite:
+    """A rewrite with its per-example scores; never only the mean, so two can be compared pairwise."""
+
+    rewrite: str
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean score in [0, 1]."""
+        return sum(self.scores) / len(self.scores)
