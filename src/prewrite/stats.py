@@ -139,7 +139,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def label_probabilities(label_logprobs: ArrayLike) -> Floats:
-    """Probability of each label given that the answer is one of them; (item, label) log-probs in and rows of sum 1 out.
+    """Probability of each label given that the answer is one of them; (item, label), rows of sum 1.
 
     A label's log-probability is that of its tokens among all texts, so the row is normalised over the labels.
     """
