@@ -1,0 +1,217 @@
+"""The rules of one row: which fields it has, what they may hold, and what is said when they do not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from prewrite.errors import ConfigError, DataError
+from prewrite.types import TASKS
+
+FIELDS = ("instruction", "input", "output", "task", "template", "choices", "id")
+Record = Mapping[str, object]
+
+
+class BadRow(Exception):
+    """One row breaks a rule. `skip_bad_rows` counts it under its rule; otherwise it becomes a `DataError`."""
+
+    def __init__(self, field: str | None, problem: str, rule: str, remedy: str):
+        super().__init__(problem)
+        self.field, self.problem, self.remedy = field, problem, remedy
+        self.rule = f"{field} {rule}" if field else rule
+        """What bad rows are counted by, e.g. `output must be given`."""
+        self.text = f"{problem}, but {'it ' if field else ''}{rule}; {remedy}"
+
+    def at(self, place: str) -> str:
+        """The whole message; `place` names file and line."""
+        return f"{place}, field {self.field!r}: {self.text}" if self.field else f"{place}: {self.text}"
+
+
+class Row(NamedTuple):
+    """A row that keeps the rules, in the shape in which it is stored."""
+
+    instruction: str
+    input: str
+    output: list[str]
+    """The accepted answers, at least one; exactly one for classification."""
+    task: str | None
+    template: str | None
+    choices: str | None
+    """The labels as a JSON list, so that rows with the same labels share one stored text."""
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """How the records of one source become rows."""
+
+    columns: Mapping[str, str]
+    """Our field -> the source's column, for every one of `FIELDS`."""
+    instruction: str | None = None
+    """For rows that have none."""
+    task: str | None = None
+    """For rows that have none."""
+
+    @classmethod
+    def build(
+        cls, column_map: Mapping[str, str] | None = None, instruction: str | None = None, task: str | None = None
+    ) -> RowFormat:
+        """Check the user's settings. Raises `ConfigError` on an unknown field or task, or a blank instruction."""
+        unknown = sorted(set(column_map or ()) - set(FIELDS))
+        if unknown:
+            raise ConfigError(
+                f"column_map: unknown field {unknown[0]!r}; it maps our field to your column, "
+                f'as in {{"input": "text"}}, and our fields are {", ".join(FIELDS)}'
+            )
+        if task is not None and task not in TASKS:
+            raise ConfigError(f"task: unknown task {task!r}; it must be one of {', '.join(TASKS)}")
+        if instruction is not None and not instruction.strip():
+            raise ConfigError("instruction: must not be blank; give the text that is to be rewritten, or leave it out")
+        return cls({field: field for field in FIELDS} | dict(column_map or {}), instruction, task)
+
+    def check_columns(self, names: Iterable[str], source: str) -> None:
+        """Raise `DataError` if a source with fixed columns lacks one that every row needs."""
+        names = list(names)
+        required = ["input", "output"] + ([] if self.instruction else ["instruction"])
+        mapped = [field for field, column in self.columns.items() if column != field]
+        for field in dict.fromkeys(required + mapped):
+            if self.columns[field] not in names:
+                raise DataError(
+                    f"{source}: there is no column {self.columns[field]!r} for the field {field!r}; "
+                    f"the columns are {', '.join(map(str, names)) or 'none'}; {_remedy_for_missing(field)}"
+                )
+
+    def parse(self, record: Record) -> Row:
+        """The row in `record`. Raises `BadRow` naming the first rule that it breaks."""
+        columns = self.columns
+        instruction = record.get(columns["instruction"])
+        if instruction is None:
+            instruction = self.instruction
+        task = record.get(columns["task"])
+        if task is None:
+            task = self.task
+        elif task not in TASKS:
+            raise BadRow(
+                "task", f"got {show(task)}", f"must be one of {', '.join(TASKS)}", "correct it or leave it out"
+            )
+        template = record.get(columns["template"])
+        choices = self._choices(record.get(columns["choices"]))
+        output = self._output(record, task == "classification")
+        if choices is not None:
+            stray = [answer for answer in output if answer not in choices]
+            if stray:
+                raise BadRow(
+                    "output", f"got {show(stray[0])}", "must be one of the row's choices",
+                    f"the choices are {show(list(choices))}; correct the answer or add it to them",
+                )  # fmt: skip
+        row_id = record.get(columns["id"])
+        return Row(
+            instruction=_prose("instruction", self._given("instruction", instruction, record)),
+            input=_text("input", self._given("input", record.get(columns["input"]), record)),
+            output=output,
+            task=str(task) if task is not None else None,
+            template=None if template is None else _prose("template", template),
+            choices=None if choices is None else json.dumps(choices, ensure_ascii=False),
+            id=None if row_id is None else _text("id", row_id),
+        )
+
+    def _given(self, field: str, value: object, record: Record) -> object:
+        if value is None:
+            column = self.columns[field]
+            state = f"column {column!r} is " + ("empty (null)" if column in record else "missing")
+            found = ", ".join(map(str, record)) or "none"
+            raise BadRow(field, state, "must be given", f"the row's columns are {found}; {_remedy_for_missing(field)}")
+        return value
+
+    def _output(self, record: Record, is_label: bool) -> list[str]:
+        value = self._given("output", record.get(self.columns["output"]), record)
+        if not isinstance(value, list | tuple):
+            return [_text("output", value).strip()]
+        if is_label:
+            raise BadRow(
+                "output", f"got the list {show(value)}", "must be one label where the task is classification",
+                "give one label, or set task to 'qa' if several answers are right",
+            )  # fmt: skip
+        if not value:
+            raise BadRow("output", "got an empty list", "must hold at least one answer", "give one or drop the row")
+        return list(dict.fromkeys(_text("output", answer).strip() for answer in value))
+
+    @staticmethod
+    def _choices(value: object) -> tuple[str, ...] | None:
+        """A list of labels, or a JSON list in a text, since a CSV cell can hold nothing else."""
+        if value is None:
+            return None
+        rule, remedy = "must be a list of two or more different labels", 'write it as ["yes", "no"], or leave it out'
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise BadRow("choices", f"got {show(value)}", rule, remedy) from None
+        if not isinstance(value, list | tuple):
+            raise BadRow("choices", f"got {show(value)}", rule, remedy)
+        labels = tuple(_text("choices", label).strip() for label in value)
+        if len(set(labels)) != len(labels) or len(labels) < 2:
+            raise BadRow("choices", f"got {show(value)}", rule, remedy)
+        return labels
+
+
+@lru_cache(maxsize=4096)
+def decode_choices(text: str) -> tuple[str, ...]:
+    """The labels of `Row.choices`."""
+    return tuple(json.loads(text))
+
+
+def show(value: object, width: int = 60) -> str:
+    """`value` for a message, cut to `width` characters, so that a long row does not flood the terminal."""
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _text(field: str, value: object) -> str:
+    """A text, or a number or boolean as JSON writes it: 7 -> '7', true -> 'true'."""
+    if isinstance(value, str):
+        return _checked(field, value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadRow(field, f"got {value}", "must be finite where it is a number", "correct it or drop the row")
+        return repr(value)
+    raise BadRow(field, f"got {_kind(value)} {show(value)}", "must be text or a number", "correct it or drop the row")
+
+
+def _prose(field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise BadRow(field, f"got {_kind(value)} {show(value)}", "must be text", "correct it or drop the row")
+    return _checked(field, value)
+
+
+def _checked(field: str, text: str) -> str:
+    if not text or text.isspace():
+        raise BadRow(field, f"got {show(text)}", "must not be blank", "fill it in or drop the row")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadRow(
+                field,
+                f"got {show(text)}",
+                "must be valid Unicode",
+                "half of a surrogate pair stands alone; correct it",
+            ) from None
+    return text
+
+
+def _kind(value: object) -> str:
+    return "the object" if isinstance(value, dict) else "the list" if isinstance(value, list) else type(value).__name__
+
+
+def _remedy_for_missing(field: str) -> str:
+    remedy = f'add it, or name your own column with column_map={{"{field}": "<your column>"}}'
+    return remedy + (", or give one instruction for all rows (instruction=)" if field == "instruction" else "")
