@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-WORDS = tuple("ordered parcel arrived late broken refund please invoice account password again über".split(" "))
+WORDS = ("order", "parcel", "arrived", "late", "broken", "refund", "please", "invoice", "password", "again", "über")
 LABELS = ("billing", "delivery", "account", "other")
 INSTRUCTION = "Decide which team this message belongs to."
 

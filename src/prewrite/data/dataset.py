@@ -20,6 +20,7 @@ from prewrite.types import RewriteExample
 
 Labels = Mapping[str, tuple[str, ...]]
 """The choices of an instruction's classification rows that name none themselves."""
+_EXAMPLE_COLUMNS = ("instruction", "input", "output", "task", "template", "choices")
 
 
 class PRewriteDataset:
@@ -102,7 +103,7 @@ class PRewriteDataset:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[RewriteExample]:
-        for batch in self._batches():
+        for batch in self._batches(*_EXAMPLE_COLUMNS):
             yield from map(self._example, batch.to_pylist())
 
     def iter(self) -> Iterator[RewriteExample]:
@@ -229,7 +230,7 @@ class PRewriteDataset:
         }
 
     def _batches(self, *columns: str) -> Iterator[pa.Table]:
-        table = self._rows.table.select(list(columns)) if columns else self._rows.table
+        table = self._rows.table.select(list(columns))
         for start in range(0, len(self), BATCH_ROWS):
             yield table.take(pa.array(self._positions[start : start + BATCH_ROWS]))
 

@@ -122,7 +122,8 @@ def _with_common_labels(splits: Splits) -> Splits:
         for example in train:
             if example.choices is not None and len(example.choices) == 1:
                 raise DataError(
-                    f"{train.source.name}: all classification rows of the instruction {example.instruction!r} have the "
-                    f"label {example.output!r}, but there must be two or more; add rows with another, or give `choices`"
+                    f"{train.source.name}: all classification rows of the instruction {example.instruction!r} have "
+                    f"the label {example.output!r}, but there must be two or more; add rows with another, or give "
+                    "`choices` in the rows"
                 )
     return Splits(train, dev, test, seed=splits.seed, dropped=splits.dropped)

@@ -84,6 +84,8 @@ def content_keys(pairs: Iterable[tuple[str, str]]) -> NDArray[np.uint64]:
 
 def normalise(text: str) -> str:
     """NFKC, case folded, runs of white space as one space: what two rows are compared by."""
+    if text.isascii():  # NFKC leaves ASCII as it is
+        return " ".join(text.lower().split())
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
