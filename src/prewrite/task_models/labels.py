@@ -1,0 +1,54 @@
+"""Labels as servers give them: a JSON schema that allows nothing else, and scores among the likeliest next tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prewrite.errors import TaskModelError
+from prewrite.task_models.retry import AttemptFailed
+
+
+def label_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """JSON schema of `{"label": one of labels}`, accepted by Ollama's `format` and OpenAI's `json_schema`."""
+    return {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(labels)}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+
+
+def label_tokens(labels: Sequence[str]) -> int:
+    """Output limit with room for the longest label in its JSON object: a token per byte, escapes, white space."""
+    return 32 + max(len(json.dumps(label).encode()) for label in labels)
+
+
+def read_label(text: str, labels: Sequence[str]) -> str:
+    """The label in the server's JSON. Raises `AttemptFailed` if there is none: the server did not keep the schema."""
+    try:
+        label = json.loads(text)["label"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        label = None
+    if label not in labels:
+        raise AttemptFailed(f"the answer {text[:80]!r} is not one of the labels it was limited to", billed=True)
+    return str(label)
+
+
+def scores_from_top(top: Sequence[tuple[str, float]], labels: Sequence[str], prompt: str) -> tuple[float, ...]:
+    """Log-probability of each label among the likeliest next tokens, with or without a leading space.
+
+    A label that is not there gets the lowest value shown, the most it can have: the order among found labels and of
+    found before missing ones is right, the size of a missing one is not. Raises `TaskModelError` if none is there.
+    """
+    found = {label: [logprob for token, logprob in top if token.strip() == label.strip()] for label in labels}
+    if not any(found.values()):
+        raise TaskModelError(
+            f"none of the labels {list(labels)} is among the {len(top)} likeliest next tokens after the prompt that "
+            f"ends in {prompt[-60:]!r}, so it cannot be scored; use decoding 'constrained', or labels of one token"
+        )
+    floor = min(logprob for _, logprob in top)
+    return tuple(float(np.logaddexp.reduce(found[label])) if found[label] else floor for label in labels)

@@ -1,0 +1,199 @@
+"""Sends requests to one server: a fixed number open at a time, retried, results as they come.
+
+The event loop runs in a thread of its own, so the synchronous methods of a backend work in scripts, in threads and
+under a running loop such as Jupyter's. A worker takes its next job only when its last is done, so 10,000 prompts make
+no more tasks or sockets than 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from prewrite.errors import ConfigError
+from prewrite.task_models.retry import AttemptFailed, Breaker, Refused, RetryPolicy
+
+Client = TypeVar("Client")
+Result = TypeVar("Result")
+Job = Sequence[int]
+"""Rows of a batch that travel in one request."""
+
+
+class RequestPool(Generic[Client]):
+    """Open connections to one server.
+
+    Args:
+        server: its address, for messages.
+        remedy: a sentence that says what to do when it fails.
+        make_client: makes the async client; called inside the loop, since clients belong to one.
+        close_client: closes it.
+        concurrency: most requests open at a time, at least 1.
+        timeout: seconds that one attempt may take in all, however slowly its bytes drip.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        remedy: str,
+        *,
+        make_client: Callable[[], Client],
+        close_client: Callable[[Client], Awaitable[object]],
+        concurrency: int,
+        timeout: float,
+        retry: RetryPolicy,
+    ):
+        if concurrency < 1:
+            raise ConfigError(f"concurrency is {concurrency}; it must be at least 1")
+        if timeout <= 0:
+            raise ConfigError(f"timeout is {timeout}; it must be more than 0 seconds")
+        self.server, self.remedy = server, remedy
+        self.concurrency, self.timeout, self.retry = concurrency, timeout, retry
+        self._make_client, self._close_client = make_client, close_client
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def call(self, send: Callable[[Client], Coroutine[Any, Any, Result]], *, timeout: float | None = None) -> Result:
+        """One request outside any batch, such as a probe; fewer attempts, so that a wrong address shows at once."""
+
+        async def one(client: Client, job: Job) -> Result:
+            return await send(client)
+
+        retry = replace(self.retry, attempts=min(4, self.retry.attempts))
+        return next(result for _, result in self.run([[0]], one, timeout=timeout, retry=retry))
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        send: Callable[[Client, Job], Coroutine[Any, Any, Result]],
+        *,
+        sending: Callable[[Job], None] = lambda job: None,
+        failed: Callable[[Job, bool], None] = lambda job, billed: None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Iterator[tuple[Job, Result]]:
+        """Results as they arrive, in any order.
+
+        `send` raises `AttemptFailed` to be tried again; any other error stops the run: no further job is begun, those
+        under way are let finish and are yielded, then the error is raised.
+        """
+        loop = self._start()
+        arrived: queue.SimpleQueue[tuple[Job, Result] | None] = queue.SimpleQueue()
+
+        async def attempt(client: Client, job: Job) -> Result:
+            seconds = timeout or self.timeout
+            try:
+                return await asyncio.wait_for(send(client, job), seconds)
+            except asyncio.TimeoutError:
+                raise AttemptFailed(f"no answer within {seconds:g} s", billed=True) from None
+            except Refused as error:
+                raise type(error)(f"{self.server} refused: {error}") from None
+
+        work = self._work(
+            jobs, attempt, retry or self.retry, sending, failed, lambda job, result: arrived.put((job, result))
+        )
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        future.add_done_callback(lambda _: arrived.put(None))
+        try:
+            while True:
+                try:
+                    item = arrived.get(timeout=1)  # a wait without end cannot be interrupted on Windows
+                except queue.Empty:
+                    continue
+                if item is None:
+                    break
+                yield item
+            future.result()
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Close the connections and end the thread; the next use starts them again."""
+        with self._lock:
+            if self._loop is not None and self._pid == os.getpid():
+                asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=10)
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._pid != os.getpid():  # a forked child has no such thread
+                self._loop, self._client, self._pid = asyncio.new_event_loop(), None, os.getpid()
+                threading.Thread(target=_serve, args=(self._loop,), name="prewrite-requests", daemon=True).start()
+            return self._loop
+
+    async def _close(self) -> None:
+        if self._client is not None:
+            await self._close_client(self._client)
+            self._client = None
+
+    async def _work(
+        self,
+        jobs: Sequence[Job],
+        send: Callable[[Client, Job], Coroutine[Any, Any, Result]],
+        retry: RetryPolicy,
+        sending: Callable[[Job], None],
+        failed: Callable[[Job, bool], None],
+        arrived: Callable[[Job, Result], None],
+    ) -> None:
+        if self._client is None:
+            self._client = self._make_client()
+        client, waiting, stop = self._client, iter(jobs), asyncio.Event()
+        breaker = Breaker(self.server, self.remedy, retry)
+
+        async def attempts(job: Job) -> None:
+            for attempt in range(1, retry.attempts + 1):
+                sending(job)
+                try:
+                    result = await send(client, job)
+                except AttemptFailed as error:
+                    failed(job, error.billed)
+                    breaker.failure(error)
+                    if attempt == retry.attempts:
+                        raise breaker.exhausted(error) from error
+                    if await _stopped_within(stop, retry.delay(attempt, error.retry_after)):
+                        return
+                else:
+                    breaker.success()
+                    arrived(job, result)
+                    return
+
+        async def worker() -> None:
+            for job in waiting:
+                if stop.is_set():
+                    return
+                try:
+                    await attempts(job)
+                except BaseException:
+                    stop.set()
+                    raise
+
+        workers = [asyncio.create_task(worker()) for _ in range(min(self.concurrency, len(jobs)))]
+        try:
+            outcomes = await asyncio.gather(*workers, return_exceptions=True)
+        finally:
+            for task in workers:
+                task.cancel()
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""When to ask again, how long to wait, and when to stop asking."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prewrite.errors import ConfigError, TaskModelError
+
+
+class AttemptFailed(Exception):
+    """One attempt gave no answer, for a reason that may pass. It is retried, or stops the run as a `TaskModelError`.
+
+    `billed` says whether the server may have done the work, so that a budget counts it.
+    """
+
+    def __init__(self, reason: str, *, billed: bool, retry_after: float | None = None):
+        super().__init__(reason)
+        self.billed = billed
+        self.retry_after = retry_after
+
+
+class Refused(TaskModelError):
+    """The server will not take this request, however often it is sent (HTTP 4xx). `RequestPool` adds the address."""
+
+
+class NotFound(Refused):
+    """HTTP 404: no such model, or no such endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How patient to be with a server. Times in seconds."""
+
+    attempts: int = 8
+    """Times that one request is sent before the run stops."""
+    first_delay: float = 0.25
+    longest_delay: float = 20.0
+    longest_retry_after: float = 300.0
+    """A server that asks for a longer wait stops the run."""
+    breaker_failures: int = 10
+    """The run stops after this many failures in a row, on all connections together ..."""
+    breaker_seconds: float = 20.0
+    """... if they also span this long: one short outage fails every open connection at once."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.breaker_failures < 1:
+            raise ConfigError(
+                f"retry: attempts {self.attempts} and breaker_failures {self.breaker_failures} must be >= 1"
+            )
+
+    def delay(self, failures: int, retry_after: float | None) -> float:
+        """Seconds to wait after the `failures`-th failure of one request: doubling, up to half taken off at random.
+
+        A server's own Retry-After is waited out in full, plus jitter so that not all connections come back at once.
+        """
+        if retry_after is not None:
+            return retry_after + random.uniform(0, self.first_delay)
+        ceiling = min(self.longest_delay, self.first_delay * 2.0 ** (failures - 1))
+        return random.uniform(ceiling / 2, ceiling)
+
+
+@dataclass
+class Breaker:
+    """Counts failures in a row over all connections to one server; `failure` raises when it is time to stop."""
+
+    server: str
+    remedy: str
+    policy: RetryPolicy
+    clock: Callable[[], float] = time.monotonic
+    row: int = field(default=0, init=False)
+    since: float = field(default=0.0, init=False)
+
+    def success(self) -> None:
+        """An answer came: the row ends."""
+        self.row = 0
+
+    def failure(self, error: AttemptFailed) -> None:
+        """Raise `TaskModelError` with server, count, last error and remedy when the limit is reached."""
+        now = self.clock()
+        if self.row == 0:
+            self.since = now
+        self.row += 1
+        if error.retry_after is not None and error.retry_after > self.policy.longest_retry_after:
+            raise TaskModelError(
+                f"{self.server} asks to wait {error.retry_after:.0f} s ({error}); stopped. Run again after that: "
+                "answers so far are in the cache"
+            )
+        if self.row >= self.policy.breaker_failures and now - self.since >= self.policy.breaker_seconds:
+            raise TaskModelError(
+                f"{self.server} failed {self.row} times in a row over {now - self.since:.0f} s; last error: {error}. "
+                f"{self.remedy}"
+            )
+
+    def exhausted(self, error: AttemptFailed) -> TaskModelError:
+        """The error for one request that used up its attempts."""
+        return TaskModelError(
+            f"{self.server} failed {self.policy.attempts} times on one request; last error: {error}. {self.remedy}"
+        )

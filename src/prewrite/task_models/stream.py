@@ -1,0 +1,185 @@
+"""One batch of questions, answered one by one: how backends and wrappers talk among themselves.
+
+A backend whose answers arrive over time, and every wrapper, has `stream(batch)`, which yields `(row, reply)` as each
+answer comes in, in any order. So a cache can keep each answer the moment it exists, and a budget sees every attempt
+before it is sent. A backend without `stream` is asked in slices of its plain methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewrite.errors import CapabilityError, TaskModelError
+from prewrite.task_models.base import Capability, TaskModel
+
+Value = str | tuple[float, ...] | float
+"""Text for `generate` and `constrained`, one number per label for `label_logprobs`, one for `target_logprobs`."""
+
+SLICE = 256
+"""Prompts that a backend without `stream` is asked at once: large enough to batch well, small enough to lose."""
+
+
+def _ignore(*_: object) -> None:
+    """The hook of a batch that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The questions of one call of a task model."""
+
+    method: Capability
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    """For `constrained` and `label_logprobs`: the same labels for every prompt."""
+    targets: tuple[str, ...] = ()
+    """For `target_logprobs`: one text per prompt."""
+    sending: Callable[[int, int, int], None] = _ignore
+    """Called as (row, most input tokens, most output tokens) before every attempt, retries too; may raise to stop."""
+    failed: Callable[[int, bool], None] = _ignore
+    """Called as (row, may have been billed) after an attempt that gave no answer."""
+
+    def rows(self, rows: Sequence[int]) -> Batch:
+        """The questions at `rows`, with hooks that speak of the rows of this batch."""
+        at = tuple(rows)
+        return replace(
+            self,
+            prompts=tuple(self.prompts[row] for row in at),
+            targets=tuple(self.targets[row] for row in at) if self.targets else (),
+            sending=lambda row, tokens_in, tokens_out: self.sending(at[row], tokens_in, tokens_out),
+            failed=lambda row, billed: self.failed(at[row], billed),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer and what it took, as far as the backend tells."""
+
+    value: Value
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached: bool = False
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A task model that yields its answers as they arrive."""
+
+    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+        """Every row of `batch` once, in any order."""
+        ...
+
+
+def token_bound(*texts: str) -> int:
+    """The most tokens that `texts` can be: one per UTF-8 byte, and 64 for a chat template around them."""
+    return sum(len(text.encode()) for text in texts) + 64
+
+
+def stream(task_model: TaskModel, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    """Answers of any task model as they arrive. Raises `CapabilityError` before asking what it cannot do."""
+    require(task_model, batch.method)
+    if isinstance(task_model, Streaming):
+        yield from task_model.stream(batch)
+        return
+    writes = getattr(task_model, "max_new_tokens", 0) if batch.method in ("generate", "constrained") else 0
+    for start in range(0, len(batch.prompts), SLICE):
+        rows = range(start, min(start + SLICE, len(batch.prompts)))
+        for row in rows:
+            asked = batch.targets[row : row + 1] or batch.labels
+            batch.sending(row, token_bound(batch.prompts[row], *asked), writes)
+        yield from zip(rows, _ask(task_model, batch.rows(rows)), strict=True)
+
+
+def require(task_model: TaskModel, method: Capability) -> None:
+    """Raise `CapabilityError` if `task_model` lacks `method`."""
+    if method not in task_model.capabilities:
+        can = ", ".join(sorted(task_model.capabilities)) or "nothing"
+        raise CapabilityError(f"{task_model.name} cannot do {method!r} (it can do: {can}); choose another decoding")
+
+
+def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
+    values: list[Value]
+    if batch.method == "generate":
+        values = list(task_model.generate(batch.prompts))
+    elif batch.method == "constrained":
+        values = list(task_model.constrained(batch.prompts, batch.labels))
+    elif batch.method == "label_logprobs":
+        scores = task_model.label_logprobs(batch.prompts, batch.labels)
+        values = [tuple(row) for row in scores.tolist()]
+    else:
+        values = list(task_model.target_logprobs(batch.prompts, batch.targets))
+    return [Reply(value) for value in values]
+
+
+class StreamedTaskModel(ABC):
+    """The methods of `TaskModel`, given `stream`."""
+
+    name: str
+    identity: str
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """See `TaskModel.capabilities`."""
+
+    @abstractmethod
+    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+        """Every row of `batch` once, in any order, as the answers arrive."""
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """See `TaskModel.generate`."""
+        return [_text(value) for value in self._collect(Batch("generate", tuple(prompts)))]
+
+    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+        """See `TaskModel.constrained`."""
+        return [_text(value) for value in self._collect(Batch("constrained", tuple(prompts), labels=tuple(labels)))]
+
+    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+        """See `TaskModel.label_logprobs`; (prompt, label)."""
+        rows = self._collect(Batch("label_logprobs", tuple(prompts), labels=tuple(labels)))
+        return np.array(rows, dtype=np.float64).reshape(len(prompts), len(labels))
+
+    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """See `TaskModel.target_logprobs`."""
+        batch = Batch("target_logprobs", tuple(prompts), targets=tuple(targets))
+        return [float(value) for value in self._collect(batch)]  # type: ignore[arg-type]
+
+    def _collect(self, batch: Batch) -> list[Value]:
+        require(self, batch.method)
+        values: dict[int, Value] = {row: reply.value for row, reply in self.stream(batch)}
+        if len(values) != len(batch.prompts):
+            raise TaskModelError(f"{self.name} answered {len(values)} of {len(batch.prompts)} prompts")
+        return [values[row] for row in range(len(batch.prompts))]
+
+
+class Wrapper(StreamedTaskModel):
+    """A task model around another one: same name, identity and capabilities."""
+
+    def __init__(self, inner: TaskModel):
+        self.inner = inner
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The wrapped backend's name."""
+        return self.inner.name
+
+    @property
+    def identity(self) -> str:  # type: ignore[override]
+        """The wrapped backend's identity: a wrapper changes no answer."""
+        return self.inner.identity
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """The wrapped backend's capabilities."""
+        return self.inner.capabilities
+
+
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise TaskModelError(f"expected text from the task model, got {value!r}")
+    return value
