@@ -107,7 +107,7 @@ _SPECIAL_TOKEN = re.compile(
 _NOUN = r"(?:instructions?|prompts?|version|rewrite|rewriting|task description)"
 _ADJECTIVE = r"(?:new|rewritten|rephrased|revised|improved|updated|modified|final|clearer|better|optimi[sz]ed)"
 _LABEL = rf"(?:(?:the |my |your |a )?(?:{_ADJECTIVE} )+{_NOUN}|instruction|rewrite|rewritten|output)"
-_LEADING_LABEL = re.compile(rf"^[#>*_\s]*{_LABEL}(?: is)?[*_]*\s*(?::|\n)[*_]*\s*", re.IGNORECASE)
+_LEADING_LABEL = re.compile(rf"^(?:[#>*_ \t]*{_LABEL}(?: is)?[*_]*[ \t]*(?::|\n)[*_]*\s*)+", re.IGNORECASE)
 _ABOUT = rf"\b(?:{_NOUN}|rewrote|rewritten|rephrase)\b"
 _LEADING_TALK = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great)\b[^\w\n\"\u201c]*\s*)?"
@@ -118,8 +118,8 @@ _LEADING_TALK = re.compile(
 )
 # Where the rewrite ends although the model goes on: the next example of the pattern, or talk about the rewrite.
 _NEXT_PART = re.compile(
-    rf"\n[#>*_\s]*(?:{_LABEL}|original instruction|input|explanation|rationale|reasoning|changes(?: made)?)[*_]*\s*:"
-    r"|\n\s*\n(?:this|the) (?:new|rewritten|revised|rephrased|updated) (?:instruction|prompt|version)\b",
+    rf"\n[#>*_ \t]*(?:{_LABEL}|original instruction|input|explanation|rationale|reasoning|changes(?: made)?)[*_]*\s*:"
+    r"|\n\n(?:this|the) (?:new|rewritten|revised|rephrased|updated) (?:instruction|prompt|version)\b",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:\n```.*)?$", re.DOTALL)
@@ -140,14 +140,15 @@ def extract_rewrite(completion: str) -> str:
     text = _TURN_START.sub("", text.replace("\r\n", "\n"))
     special = _SPECIAL_TOKEN.search(text)
     text = _tidy(text[: special.start()] if special else text)
-    before = None
-    while text != before:  # each step only shortens, so this ends
+    for _ in range(8):  # layers of wrapping; a bound, so that a completion of nothing but quotes stays cheap
         before = text
         text = _LEADING_TALK.sub("", text, count=1)
         text = _LEADING_LABEL.sub("", text, count=1)
         following = _NEXT_PART.search(text)
         text = text[: following.start()] if following else text
         text = _tidy(_unwrap(_tidy(text)))
+        if text == before:
+            break
     return text if any(character.isalnum() for character in text) else ""
 
 
@@ -162,9 +163,9 @@ def _unwrap(text: str) -> str:
     fence = _FENCE.match(text)
     if fence:
         return fence[1]
-    text = re.sub(r"^#{1,6}\s+", "", text)
+    text = re.sub(r"^(?:#{1,6}[ \t]+)+", "", text)
     if text and all(line.startswith(">") for line in text.split("\n") if line):
-        return re.sub(r"^>\s?", "", text, flags=re.MULTILINE)
+        return re.sub(r"^(?:> ?)+", "", text, flags=re.MULTILINE)
     for mark in ("**", "__", "*", "_"):
         inner = text[len(mark) : -len(mark)]
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark) and mark not in inner:
