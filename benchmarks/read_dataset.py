@@ -35,13 +35,15 @@ def main() -> None:
         print(f"generating {arguments.rows:,} rows", file=sys.stderr)
         files = generate(Path(folder), arguments.rows)
         print(
-            f"{'format':8} {'MB':>6} {'read s':>8} {'CPU s':>6} {'rows/s':>9} {'split s':>8} {'iterate s':>9} {'peak RSS MB':>12}"
+            f"{'format':8} {'MB':>6} {'read s':>8} {'CPU s':>6} {'rows/s':>9} "
+            f"{'split s':>8} {'iterate s':>9} {'peak RSS MB':>12}"
         )
         for file in files:
             child = [sys.executable, __file__, "--measure", str(file)]
             figures = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
             print(
-                f"{file.suffix[1:]:8} {file.stat().st_size / 1e6:6.0f} {figures['read']:8.1f} {figures['read_cpu']:6.1f} "
+                f"{file.suffix[1:]:8} {file.stat().st_size / 1e6:6.0f} "
+                f"{figures['read']:8.1f} {figures['read_cpu']:6.1f} "
                 f"{arguments.rows / figures['read']:9,.0f} {figures['split']:8.1f} {figures['iterate']:9.1f} "
                 f"{figures['peak_mb']:12,.0f}"
             )
