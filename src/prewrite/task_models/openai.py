@@ -1,8 +1,8 @@
 """A model behind any OpenAI-compatible server, spoken to with the official async client.
 
 vLLM, llama.cpp, LM Studio, Ollama's /v1 and hosted APIs share the endpoints and little else, so what this one can do
-is probed once (`openai_server.py`). Scores of given labels come from vLLM's `logprob_token_ids` for labels of one token
-and from echoed log-probabilities otherwise; both are exact.
+is probed once (`openai_server.py`). Scores of given labels come from vLLM's `logprob_token_ids` for labels of one
+token and from echoed log-probabilities otherwise; both are exact.
 """
 
 from __future__ import annotations

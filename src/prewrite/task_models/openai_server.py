@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from prewrite.errors import ModelNotFoundError, TaskModelError
 from prewrite.task_models.labels import label_schema
-from prewrite.task_models.retry import AttemptFailed, NotFound, Refused
+from prewrite.task_models.retry import AttemptFailed, NoAccess, NotFound, Refused
 
 ODD_WORDS = ("zebra", "quartz")
 COUNTING = "1 2 3 4 5 6 7"
@@ -277,9 +277,9 @@ async def send(request: Awaitable[Any]) -> Any:
 def _from_status(error: Any) -> Exception:
     status, told = error.status_code, str(error.message)
     if status in (401, 403):
-        return Refused(f"HTTP {status}: {told}. Set OPENAI_API_KEY to a key that may use this model")
+        return NoAccess(f"HTTP {status}: {told}. Set OPENAI_API_KEY to a key that may use this model")
     if status == 429 and error.code == "insufficient_quota":
-        return Refused(f"HTTP 429: {told}. The account has no credit left")
+        return NoAccess(f"HTTP 429: {told}. The account has no credit left")
     if status in (408, 409, 429) or status >= 500:
         value = error.response.headers.get("retry-after", "")
         wait = float(value) if value.replace(".", "", 1).isdigit() else None

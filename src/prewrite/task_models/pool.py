@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from prewrite.errors import ConfigError
-from prewrite.task_models.retry import AttemptFailed, Breaker, Refused, RetryPolicy
+from prewrite.task_models.retry import AttemptFailed, Breaker, NoAccess, Refused, RetryPolicy
 
 Client = TypeVar("Client")
 Result = TypeVar("Result")
@@ -92,7 +92,7 @@ class RequestPool(Generic[Client]):
                 return await asyncio.wait_for(send(client, job), seconds)
             except asyncio.TimeoutError:
                 raise AttemptFailed(f"no answer within {seconds:g} s", billed=True) from None
-            except Refused as error:
+            except (Refused, NoAccess) as error:
                 raise type(error)(f"{self.server} refused: {error}") from None
 
         work = self._work(

@@ -26,6 +26,10 @@ class Refused(TaskModelError):
     """The server will not take this request, however often it is sent (HTTP 4xx). `RequestPool` adds the address."""
 
 
+class NoAccess(TaskModelError):
+    """The key is missing, wrong, or out of credit: no request will pass."""
+
+
 class NotFound(Refused):
     """HTTP 404: no such model, or no such endpoint."""
 

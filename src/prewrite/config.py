@@ -1,0 +1,147 @@
+"""Settings of a training run: one flat dataclass, its help texts, and its checks.
+
+The command line and YAML files are both read into it (`cli/options.py`), and the checks run on either. Names are TRL's
+where TRL has the setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from prewrite.errors import ConfigError
+from prewrite.guards import DEFAULT_GUARDS, GUARDS
+from prewrite.metrics import get_metric
+from prewrite.rewards import REWARD_MODES
+from prewrite.templates import TASK_TEMPLATE, get_task_template
+from prewrite.types import DECODINGS, TASKS
+
+ALGORITHMS = ("ppo", "grpo", "rloo")
+STRATEGIES = ("I", "S")
+
+
+def option(default: Any, help: str, *, alias: str | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """A setting with its one help text; `alias` is a second flag for it."""
+    metadata = {"help": help, "alias": alias, "choices": choices}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class TaskConfig:
+    """The data, and the task model that answers it; shared by all commands."""
+
+    dataset: list[str] = option([], "JSONL, Parquet or CSV file, folder of train/dev/test files, hf:OWNER/NAME, or 'demo'; "
+                                "repeat it to train one rewriter on several", alias="data")  # fmt: skip
+    dev_dataset: str | None = option(None, "dev rows; cut from the dataset where absent")
+    test_dataset: str | None = option(None, "test rows; cut from the dataset where absent")
+    column_map: dict[str, str] = option({}, "our field to your column, e.g. input=text output=label")
+    instruction: str | None = option(None, "initial instruction for rows that have none")
+    task: str | None = option(None, "kind of task for rows that have none", choices=TASKS)
+    skip_bad_rows: bool = option(False, "leave bad rows out and count them, instead of stopping at the first")
+
+    task_model: str = option("embedded", "embedded, hf:PATH_OR_ID, ollama:MODEL, openai:MODEL@URL, openvino:FILE, vllm:ID")
+    task_backend: str | None = option(None, "older form: the backend of a --task_model given without one")
+    task_model_options: dict[str, str] = option({}, "options of the backend, e.g. dtype=float32 chat=true")
+    task_template: str = option(TASK_TEMPLATE, "task prompt with the slots {instruction} and {input}, or a template's name")
+    decoding: str = option("auto", "how an answer is read", choices=("auto", *DECODINGS))
+    metric: str = option("auto", "what grades an answer; auto picks by the kind of task")
+    cache: bool = option(True, "keep the answers of task models on disk and reuse them")
+    max_task_calls: int | None = option(None, "stop before more task-model calls than this")
+    max_task_tokens: int | None = option(None, "stop before more task-model tokens than this")
+    max_usd: float | None = option(None, "stop before a higher cost than this; needs --prices")
+    max_minutes: float | None = option(None, "stop asking the task model after so many minutes")
+    prices: str | None = option(None, "YAML price table: MODEL: {input: USD, output: USD} per million tokens")
+    seed: int = option(0, "seed of splits, sampling and intervals")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            choices = item.metadata.get("choices")
+            value = getattr(self, item.name)
+            if choices and value is not None and value not in choices:
+                raise ConfigError(f"{item.name} {value!r} is unknown; choose one of {', '.join(choices)}")
+        if self.metric != "auto":
+            get_metric(self.metric)
+        self.task_template = get_task_template(self.task_template)
+
+
+@dataclass
+class TrainConfig(TaskConfig):
+    """A training run."""
+
+    output_dir: str = option("runs/rewriter-ppo", "the run folder")
+    base_model: str = option("embedded", "the rewriter before training: folder, hub id or embedded", alias="rewriter")
+    algorithm: str = option("ppo", "ppo needs TRL 0.25; grpo and rloo run on any TRL since then", choices=ALGORITHMS)
+    meta_family: str = option("generic", "meta prompt: generic, reasoning, few_shot, or a text file with {instruction}")
+    warm_start: str = option("auto", "adapter folder to start from; auto: the one shipped for the base model; none")
+
+    reward_mode: str = option("auto", "the task part of the reward", choices=REWARD_MODES)
+    reward_model: str | None = option(None, "folder of a learned reward model, for reward_mode model")
+    guards: list[str] = option(list(DEFAULT_GUARDS), f"penalties; any of {', '.join(GUARDS)}, or none")
+    guard_weight: float = option(0.5, "what a fully violated guard takes off the reward")
+
+    max_steps: int = option(30, "updates")
+    rewrites_per_step: int = option(16, "rewrites sampled per update", alias="num_generations")
+    examples_per_rewrite: int = option(16, "examples that each rewrite of an instruction is scored on per update")
+    instructions_per_step: int = option(1, "instructions per update; the rewrites are shared out among them")
+    micro_batch_size: int = option(0, "rewrites per backward pass, 0: all at once; lower it to save memory")
+    num_ppo_epochs: int = option(2, "passes over each batch of rewrites")
+    response_length: int = option(64, "longest rewrite, in tokens")
+    learning_rate: float = option(2e-4, "learning rate; 5e-6 is a usual start with --no_lora")
+    kl_coef: float = option(0.02, "weight of the KL penalty against the reference model, per token")
+    target_kl: float | None = option(None, "adapt kl_coef towards this KL per completion, in nats")
+    temperature: float = option(1.0, "sampling temperature of the rewriter in training and search")
+    lora: bool = option(True, "train a LoRA adapter; --no_lora trains all weights")
+    lora_rank: int = option(16, "rank of the adapter")
+    trl_overrides: dict[str, Any] = option({}, "other fields of the TRL config, in YAML only")
+
+    eval_steps: int = option(5, "updates between dev evaluations of the greedy rewrite")
+    patience: int = option(0, "stop after so many dev evaluations without a better one; 0: never")
+    dev_examples: int = option(100, "dev rows per dev evaluation")
+    save_steps: int = option(10, "updates between checkpoints")
+
+    strategy: str = option("I", "the final rewrite: I greedy, S best of sampled ones on dev", choices=STRATEGIES)
+    num_candidates: int = option(10, "sampled rewrites for strategy S")
+    race: bool = option(True, "strategy S drops hopeless candidates early; --no_race scores all on all dev rows")
+    baselines: bool = option(False, "also test the untrained rewriter and random exemplars")
+
+    resume: bool = option(False, "go on from the newest checkpoint in output_dir")
+    overwrite: bool = option(False, "replace the run in output_dir")
+    report_to: str = option("none", "tensorboard or none", choices=("none", "tensorboard"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.guards = [name for name in self.guards if name != "none"]
+        if unknown := [name for name in self.guards if name not in GUARDS]:
+            raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}, or none")
+        positive = (
+            "max_steps", "rewrites_per_step", "examples_per_rewrite", "instructions_per_step", "num_ppo_epochs",
+            "response_length", "learning_rate", "lora_rank", "eval_steps", "dev_examples", "save_steps", "temperature",
+        )  # fmt: skip
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("kl_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.micro_batch_size and self.rewrites_per_step % self.micro_batch_size:
+            raise ConfigError(
+                f"micro_batch_size {self.micro_batch_size} does not divide rewrites_per_step {self.rewrites_per_step}; "
+                "choose a divisor"
+            )
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite contradict each other; give one of them")
+        if (self.reward_mode == "model") != (self.reward_model is not None):
+            raise ConfigError("reward_mode model and reward_model go together; give both or neither")
+        if self.warm_start not in ("auto", "none") and not Path(self.warm_start).is_dir():
+            raise ConfigError(f"warm_start {self.warm_start!r} is neither auto, none, nor a folder with an adapter")
+
+
+def field_type(annotation: str) -> tuple[str, bool]:
+    """(type name, may be None) of an annotation of this file, e.g. `"int | None"` -> `("int", True)`."""
+    name, _, rest = annotation.partition(" | ")
+    return name, rest == "None"
+
+

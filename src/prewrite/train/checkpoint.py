@@ -1,0 +1,94 @@
+"""Checkpoints: everything that the next update depends on, so that stop and resume gives a straight run's numbers.
+
+Random numbers are drawn from generators keyed by seed and step (`PRewritePPOTrainer._rng`), so no generator state is
+stored. Files are safetensors and JSON; the optimiser state is a torch file that is read back with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from prewrite.errors import RunFolderError
+from prewrite.run_folder import RunFolder
+
+
+def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of every trainable tensor, on the CPU."""
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copy tensors back. Raises `RunFolderError` if they are not this model's."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if parameters.keys() != state.keys():
+        odd = sorted(parameters.keys() ^ state.keys())[0]
+        raise RunFolderError(f"the checkpoint's weights do not fit this model ({odd}); resume with the same settings")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def save(trainer: Any, path: Path) -> None:
+    """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
+    temporary = path.with_name(f".{path.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    save_file(trainable_state(model), temporary / "policy.safetensors")
+    dev = trainer.dev
+    if dev.best_state is not None:
+        save_file(dev.best_state, temporary / "best.safetensors")
+    torch.save(trainer.optimizer.state_dict(), temporary / "optimizer.pt")
+    torch.save(trainer.lr_scheduler.state_dict(), temporary / "scheduler.pt")
+    RunFolder.write_json(
+        temporary / "trainer.json",
+        {
+            "step": trainer.state.global_step,
+            "episode": trainer.state.episode,
+            "kl_coefficient": trainer.kl_controller.coefficient,
+            "dev": {
+                "best": dev.best if dev.best_state is not None else None,
+                "best_step": dev.best_step,
+                "since_best": dev.since_best,
+            },
+        },
+    )
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.rename(path)
+    for old in path.parent.glob("step-*"):
+        if old.name < path.name:
+            shutil.rmtree(old)
+
+
+def load(trainer: Any, path: Path) -> None:
+    """Put `trainer` into the state of the checkpoint at `path`."""
+    state = RunFolder.read_json(path / "trainer.json")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    load_trainable_state(model, load_file(path / "policy.safetensors"))
+    trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+    trainer.lr_scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
+    trainer.state.global_step = state["step"]
+    trainer.state.episode = state["episode"]
+    trainer.kl_controller.coefficient = state["kl_coefficient"]
+    dev = state["dev"]
+    trainer.dev.best_step, trainer.dev.since_best = dev["best_step"], dev["since_best"]
+    if dev["best"] is not None:
+        trainer.dev.best = dev["best"]
+        trainer.dev.best_state = load_file(path / "best.safetensors")
+
+
+def latest(run_folder: RunFolder) -> Path:
+    """The newest complete checkpoint. Raises `RunFolderError` if there is none."""
+    found = sorted(path for path in run_folder.checkpoints.glob("step-*") if (path / "trainer.json").is_file())
+    if not found:
+        raise RunFolderError(
+            f"{run_folder.path} has no checkpoint to resume from; start again with --overwrite, "
+            "and a smaller --save_steps if runs get cut off"
+        )
+    return found[-1]

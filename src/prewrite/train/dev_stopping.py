@@ -1,0 +1,81 @@
+"""Dev-set stopping: greedy rewrites scored on dev rows, the best policy kept, training ended when it stops improving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prewrite.data import PRewriteDataset
+from prewrite.rewards import TaskReward
+from prewrite.types import RewriteExample
+
+
+class DevResult(NamedTuple):
+    """One evaluation."""
+
+    score: float
+    """Mean score in [0, 1] over all dev rows used."""
+    is_best: bool
+    rows: list[dict[str, Any]]
+    """For rewrites.jsonl."""
+
+
+class DevStopping:
+    """Scores rewrites on a fixed sample of dev rows; the criterion is the mean score plus the guards' penalties.
+
+    The penalties count, so that the policy kept is the best readable one. Scores of a rewrite seen before are reused:
+    a policy whose greedy rewrite has not changed costs no task-model call.
+    """
+
+    def __init__(
+        self, dataset: PRewriteDataset | None, reward: TaskReward, *, every: int, patience: int, limit: int, seed: int
+    ):
+        self.reward = reward
+        self.every = every
+        self.patience = patience
+        self.rows: dict[str, list[RewriteExample]] = {}
+        if dataset is not None:
+            chosen = np.random.default_rng(seed).permutation(len(dataset))[:limit]
+            for example in (dataset[int(index)] for index in np.sort(chosen)):
+                self.rows.setdefault(example.instruction, []).append(example)
+        self.best = -np.inf
+        self.best_step = 0
+        self.best_state: dict[str, Any] | None = None
+        self.since_best = 0
+        self._scores: dict[tuple[str, str], list[float]] = {}
+
+    def due(self, step: int, *, last: bool = False) -> bool:
+        """Whether dev is scored after this update: every `every` updates, and after the last one."""
+        return bool(self.rows) and (last or step % self.every == 0)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` evaluations in a row brought nothing better."""
+        return 0 < self.patience <= self.since_best
+
+    def evaluate(self, step: int, rewrites: Mapping[str, str]) -> DevResult:
+        """Score one rewrite per instruction and update the stopping state."""
+        scores: list[float] = []
+        penalised: list[float] = []
+        rows = []
+        for instruction, rewrite in rewrites.items():
+            examples = self.rows[instruction]
+            if (instruction, rewrite) not in self._scores:
+                self._scores[instruction, rewrite] = self.reward.evaluator.score([rewrite], examples)[0].tolist()
+            mine = self._scores[instruction, rewrite]
+            penalties = self.reward.penalties(rewrite, instruction, examples)
+            scores += mine
+            penalised += [value + sum(penalties.values()) for value in mine]
+            rows.append(
+                {"event": "dev_eval", "step": step, "instruction": instruction, "rewrite": rewrite,
+                 "mean": float(np.mean(mine)), "n": len(mine), "guards": penalties}
+            )  # fmt: skip
+        criterion = float(np.mean(penalised))
+        is_best = criterion > self.best
+        if is_best:
+            self.best, self.best_step, self.since_best = criterion, step, 0
+        else:
+            self.since_best += 1
+        return DevResult(float(np.mean(scores)), is_best, rows)

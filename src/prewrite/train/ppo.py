@@ -1,0 +1,538 @@
+"""PPO for a rewriter: the main path of the package, top to bottom.
+
+    for each update:   rollout  ->  score  ->  advantages  ->  update
+
+`PRewritePPOTrainer` is a `trl.PPOTrainer` (0.25): TRL gives configuration, PEFT wrapping, optimiser, scheduler,
+accelerate, callbacks and logging. `train` and these four methods are ours: one prompt pass per instruction, one
+task-model call per update, exact resume. On a fixed batch in fp32 the losses are TRL's (tests/test_ppo_matches_trl.py).
+
+Where it departs from the paper (arXiv 2401.08189): the paper names PPO, a KL penalty and GAE and gives no number; all
+hyperparameters here are ours. The KL penalty is in the reward of each token (InstructGPT's form, and TRL's). The KL
+reference may be a warm-started model. Training stops on the dev score of the greedy rewrites, with a patience.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from peft import LoraConfig
+
+from prewrite.data import PRewriteDataset
+from prewrite.errors import ConfigError, MissingDependencyError
+from prewrite.evaluator import Evaluator
+from prewrite.meta_prompts import extract_rewrite
+from prewrite.rewards import Graded, TaskReward
+from prewrite.run_folder import RunFolder
+from prewrite.train import checkpoint
+from prewrite.train.dev_stopping import DevStopping
+from prewrite.train.kl import KLController
+from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
+from prewrite.train.rewriter import Rewriter, RewriterSettings, decode, load_base, query_ids, save_rewriter
+from prewrite.types import RewriteExample
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
+try:
+    from trl import PPOConfig, PPOTrainer
+    from trl.trainer import ppo_trainer
+except ImportError:
+    raise MissingDependencyError(
+        f"TRL {metadata.version('trl')} has no PPOTrainer, which PPO needs; `pip install 'trl==0.25.*'`, "
+        "or train with --algorithm grpo or rloo, which run on any TRL since 0.25"
+    ) from None
+
+# TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
+PPO_DEFAULTS = {
+    "temperature": 1.0,  # paper section 3.1; TRL's is 0.7
+    "response_length": 64,
+    "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "num_ppo_epochs": 2,
+    "stop_token": "eos",
+    "kl_coef": 0.02,
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+    "num_sample_generations": 0,
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "report_to": "none",
+    "save_strategy": "no",  # checkpoints are ours (see checkpoint.py)
+}
+
+
+class RolloutBatch(NamedTuple):
+    """What the policy wrote in one update, on this process, and what it and the reference thought of it."""
+
+    instructions: list[str]  # (B,), one per row
+    texts: list[str]
+    rewrites: list[str]
+    prompts: Prompts
+    completions: Completions
+    old: TokenStats
+    ref_logprobs: torch.Tensor  # (B, T)
+
+
+class Estimates(NamedTuple):
+    """Targets of the update."""
+
+    advantages: torch.Tensor  # (B, T), whitened
+    returns: torch.Tensor  # (B, T)
+    value_mask: torch.Tensor  # (B, T), sampled tokens and the state after the last one
+    kl: torch.Tensor  # (B,), summed over tokens, in nats
+
+
+class PRewritePPOTrainer(PPOTrainer):
+    """Trains `base_model` to rewrite the instructions of `train_dataset` so that the task model scores better.
+
+    Args:
+        base_model: folder, hub id or `embedded`; or a loaded (model, tokenizer) pair.
+        evaluator: scores rewrites with the frozen task model.
+        meta_family: the meta prompt, see `meta_prompts`.
+        log_dir: the run folder; metrics, rollouts and checkpoints go there.
+        train_dataset, dev_dataset: rows; each update draws its examples from train, dev decides when to stop.
+        reward: what a rewrite earns; by default the evaluator's metric and the default guards.
+        warm_start: folder of an adapter that is merged into the base model first and becomes the KL reference.
+        lora: a `peft.LoraConfig`, or None for full finetuning.
+        examples_per_rewrite: rows that every rewrite of an instruction is scored on in one update.
+        instructions_per_step: distinct instructions in one update; the rollouts are shared out evenly.
+        max_steps: PPO updates.
+        eval_steps, patience, dev_examples: score the greedy rewrites every `eval_steps` updates on up to
+            `dev_examples` dev rows; stop after `patience` evaluations without a better one (0: never stop early).
+        save_steps: updates between checkpoints.
+        target_kl: if set, `kl_coef` adapts so that the KL per completion approaches it, in nats.
+        ppo_config: any field of `trl.PPOConfig`; what is not given comes from `PPO_DEFAULTS`, then from TRL.
+    """
+
+    def __init__(
+        self,
+        base_model,
+        evaluator: Evaluator,
+        meta_family: str = "generic",
+        log_dir: str | Path = "runs/rewriter-ppo",
+        *,
+        train_dataset: PRewriteDataset,
+        dev_dataset: PRewriteDataset | None = None,
+        reward: TaskReward | None = None,
+        warm_start: str | Path | None = None,
+        lora: LoraConfig | None = None,
+        examples_per_rewrite: int = 16,
+        instructions_per_step: int = 1,
+        max_steps: int = 50,
+        eval_steps: int = 5,
+        patience: int = 0,
+        dev_examples: int = 100,
+        save_steps: int = 10,
+        target_kl: float | None = None,
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+        **ppo_config,
+    ):
+        self.run_folder = RunFolder(Path(log_dir))
+        self.run_folder.path.mkdir(parents=True, exist_ok=True)
+        args = self._ppo_args(ppo_config, max_steps)
+        if isinstance(base_model, tuple):
+            (model, tokenizer), name = base_model, "custom"
+        else:
+            model, tokenizer = load_base(str(base_model), warm_start=warm_start)
+            name = str(base_model)
+        _clear_sampling_defaults(model)
+        with _policy_wrapper(PolicyWithValueHead):
+            super().__init__(
+                args=args,
+                processing_class=tokenizer,
+                model=model,
+                ref_model=None,
+                reward_model=torch.nn.Identity(),  # never called: `score` asks the task model
+                train_dataset=[{"input_ids": [0]}],  # never read: `rollout` writes its own prompts
+                value_model=ValueHead(model.config.hidden_size).to(model.device),
+                peft_config=lora,
+            )
+        for printer in (ppo_trainer.PrinterCallback, ppo_trainer.DEFAULT_PROGRESS_CALLBACK):
+            self.callback_handler.pop_callback(printer)  # `progress` is the caller's one line per update
+        self.evaluator = evaluator
+        self.train_rows = train_dataset.by_instruction()
+        self.instructions = list(self.train_rows)
+        self.reward = reward or TaskReward(evaluator)
+        self.examples_per_rewrite = examples_per_rewrite
+        self.instructions_per_step = min(instructions_per_step, len(self.instructions), args.local_batch_size)
+        self.save_every = save_steps
+        self.warm_start = Path(warm_start) if warm_start is not None else None
+        self.kl_controller = KLController(args.kl_coef, target=target_kl)
+        self.progress = progress
+        self.settings = RewriterSettings(
+            base_model=name, meta_family=meta_family, max_new_tokens=args.response_length, temperature=args.temperature
+        )
+        self.dev = DevStopping(
+            dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
+        )
+        self.stop_requested = False
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | Path | None = None) -> dict[str, float]:
+        """Run PPO updates until `max_steps`, the dev set's patience, or a stop request; restore the best policy.
+
+        Returns the metrics of the last update. A stop request (`self.stop_requested = True`, as Ctrl-C sets it)
+        ends the loop after the running update, with a checkpoint.
+        """
+        self._begin(resume_from_checkpoint)
+        metrics: dict[str, float] = {}
+        if self.state.global_step == 0 and self.dev.due(0):
+            self._evaluate_on_dev(0)
+        for step in range(self.state.global_step + 1, self.args.num_total_batches + 1):
+            clock = _Clock()
+            batch = self.rollout(step)
+            clock.lap("rollout")
+            graded = self.score(batch, step)
+            clock.lap("score")
+            estimates = self.advantages(batch, graded)
+            losses = self.update(batch, estimates, step)
+            clock.lap("update")
+            metrics = self._finish_step(step, batch, graded, estimates, losses, clock.seconds)
+            if self.control.should_training_stop or self.stop_requested:
+                break
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if not self.stop_requested:
+            self._restore_best()
+        return metrics
+
+    @torch.no_grad()
+    def rollout(self, step: int) -> RolloutBatch:
+        """Sample rewrites of this update's instructions; score their tokens under policy and reference."""
+        args, tokenizer, device = self.args, self.processing_class, self.accelerator.device
+        rng = self._rng("instructions", step)
+        chosen = rng.choice(len(self.instructions), size=self.instructions_per_step, replace=False)
+        rows = np.arange(args.local_batch_size) % len(chosen)
+        names = [self.instructions[index] for index in chosen]
+        prompt_ids = [query_ids(name, tokenizer, meta_family=self.settings.meta_family) for name in names]
+        prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
+        policy = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            completions = policy.sample(
+                prompts,
+                max_new_tokens=args.response_length,
+                eos_token_id=self.stop_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                temperature=args.temperature,
+                generator=torch.Generator(device).manual_seed(int(self._rng("tokens", step).integers(2**62))),
+            )
+        completions = _with_room_after_the_end(completions, args.response_length, tokenizer.pad_token_id)
+        old = self._forward(prompts, completions)
+        if self.is_peft_model:
+            ref_logprobs = self._forward(prompts, completions, use_adapter=False).logprobs
+        else:
+            ref = PolicyWithValueHead(self.ref_model, policy.value_model)
+            ref_logprobs = ref(prompts, completions, temperature=args.temperature).logprobs
+        texts = decode(completions, tokenizer)
+        rewrites = [extract_rewrite(text) for text in texts]
+        return RolloutBatch([names[r] for r in rows], texts, rewrites, prompts, completions, old, ref_logprobs)
+
+    def score(self, batch: RolloutBatch, step: int) -> list[Graded]:
+        """What each rewrite earns. Rewrites of one instruction are graded on the same examples, each text once."""
+        graded: dict[tuple[str, str], Graded] = {}
+        for instruction in dict.fromkeys(batch.instructions):
+            mine = zip(batch.instructions, batch.rewrites, strict=True)
+            rewrites = list(dict.fromkeys(rewrite for name, rewrite in mine if name == instruction))
+            results = self.reward(rewrites, instruction, self._examples(instruction, step))
+            graded |= {(instruction, r): result for r, result in zip(rewrites, results, strict=True)}
+        return [graded[key] for key in zip(batch.instructions, batch.rewrites, strict=True)]
+
+    @torch.no_grad()
+    def advantages(self, batch: RolloutBatch, graded: Sequence[Graded]) -> Estimates:
+        """Per-token rewards (minus the KL penalty, plus the reward at the end), then GAE and whitening.
+
+        As TRL: the reward sits one position after the end-of-sequence token where there is room, and the value of
+        the state there is trained too. GAE: delta_t = r_t + gamma V_{t+1} - V_t, A_t = sum of (gamma lambda)^l
+        delta_{t+l} (Schulman et al., arXiv 1506.02438, equation 16).
+        """
+        args, mask = self.args, batch.completions.mask
+        count, width = mask.shape
+        lengths = mask.sum(1)
+        end = torch.where(lengths < width, lengths, lengths - 1)
+        value_mask = torch.arange(width, device=mask.device) <= lengths[:, None]
+        values = batch.old.values.masked_fill(~value_mask, 0.0)
+
+        log_ratio = batch.ref_logprobs - batch.old.logprobs
+        kl = -log_ratio if args.kl_estimator == "k1" else log_ratio.exp() - 1 - log_ratio
+        rewards = -self.kl_controller.coefficient * kl
+        scores = torch.tensor([g.reward.total for g in graded], device=mask.device, dtype=rewards.dtype)
+        if args.missing_eos_penalty is not None:
+            ended = (batch.completions.ids * mask == self.stop_token_id).any(1)
+            scores = torch.where(ended, scores, scores - args.missing_eos_penalty)
+        rewards[torch.arange(count), end] += scores
+        if args.whiten_rewards:
+            rewards = ppo_trainer.masked_whiten(rewards, value_mask, shift_mean=False).masked_fill(~value_mask, 0.0)
+
+        advantages = torch.zeros_like(values)
+        running = torch.zeros(count, device=mask.device)
+        for t in reversed(range(width)):
+            next_values = values[:, t + 1] if t + 1 < width else 0.0
+            delta = rewards[:, t] + args.gamma * next_values - values[:, t]
+            running = delta + args.gamma * args.lam * running
+            advantages[:, t] = running
+        returns = advantages + values
+        whitened = self._whiten(advantages, mask).masked_fill(~mask, 0.0)
+        return Estimates(whitened, returns, value_mask, kl.sum(1))
+
+    def update(self, batch: RolloutBatch, estimates: Estimates, step: int) -> dict[str, float]:
+        """Epochs of clipped PPO on the batch (Schulman et al., arXiv 1707.06347, equation 7); mean losses."""
+        args, rng = self.args, self._rng("minibatches", step)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        history: list[dict[str, float]] = []
+        for _ in range(args.num_ppo_epochs):
+            order = rng.permutation(args.local_batch_size)
+            for mini in np.split(order, args.num_mini_batches):
+                token_count = batch.completions.mask[mini].sum()
+                value_count = estimates.value_mask[mini].sum()
+                for at in range(0, len(mini), args.per_device_train_batch_size):
+                    rows = mini[at : at + args.per_device_train_batch_size]
+                    loss, stats = self._loss(batch, estimates, rows, token_count, value_count)
+                    # accelerate divides by its accumulation steps; the sums above are over the mini-batch already
+                    self.accelerator.backward(loss * self.accelerator.gradient_accumulation_steps)
+                    history.append(stats)
+                if args.max_grad_norm:
+                    self.accelerator.clip_grad_norm_(parameters, args.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        updates = args.num_ppo_epochs * args.num_mini_batches
+        return {name: sum(stats[name] for stats in history) / updates for name in history[0]}
+
+    def _loss(self, batch, estimates, rows, token_count, value_count) -> tuple[torch.Tensor, dict[str, float]]:
+        """This micro-batch's share of its mini-batch's loss."""
+        args = self.args
+        completions = Completions(batch.completions.ids[rows], batch.completions.mask[rows])
+        prompts = batch.prompts._replace(rows=batch.prompts.rows[rows])
+        mask, value_mask = completions.mask, estimates.value_mask[rows]
+        advantages, returns = estimates.advantages[rows], estimates.returns[rows]
+        old_values = batch.old.values[rows].masked_fill(~value_mask, 0.0)
+
+        new = self._forward(prompts, completions)
+        ratio = (new.logprobs - batch.old.logprobs[rows]).exp()
+        clipped = ratio.clamp(1 - args.cliprange, 1 + args.cliprange)
+        policy_losses = torch.maximum(-advantages * ratio, -advantages * clipped)
+        policy_loss = policy_losses[mask].sum() / token_count
+
+        values = new.values.masked_fill(~value_mask, 0.0)
+        near_old = old_values + (values - old_values).clamp(-args.cliprange_value, args.cliprange_value)
+        value_losses = torch.maximum((values - returns).square(), (near_old - returns).square())
+        value_loss = 0.5 * value_losses[value_mask].sum() / value_count
+
+        with torch.no_grad():
+            log_ratio = (new.logprobs - batch.old.logprobs[rows])[mask]
+            stats = {
+                "loss/policy": policy_loss.item(),
+                "loss/value": value_loss.item(),
+                "ppo/clip_fraction": ((ratio - 1).abs() > args.cliprange)[mask].sum().item() / token_count.item(),
+                "ppo/approx_kl": 0.5 * log_ratio.square().sum().item() / token_count.item(),
+                "ppo/ratio": ratio[mask].sum().item() / token_count.item(),
+            }
+        return policy_loss + args.vf_coef * value_loss, stats
+
+    # ---- parts of the loop ----------------------------------------------------------------------------------------
+
+    def _forward(self, prompts: Prompts, completions: Completions, *, use_adapter: bool = True) -> TokenStats:
+        return self.model(prompts, completions, temperature=self.args.temperature, use_adapter=use_adapter)
+
+    def _rng(self, purpose: str, step: int) -> np.random.Generator:
+        """A generator that depends on seed, step and process alone, so that a resumed run draws the same numbers."""
+        key = [self.args.seed, step, self.accelerator.process_index, *purpose.encode()]
+        return np.random.default_rng(key)
+
+    def _examples(self, instruction: str, step: int) -> list[RewriteExample]:
+        rows = self.train_rows[instruction]
+        count = min(self.examples_per_rewrite, len(rows))
+        # The same rows on every process: no process index in the key.
+        rng = np.random.default_rng([self.args.seed, step, *instruction.encode()])
+        return [rows[int(index)] for index in rng.choice(len(rows), size=count, replace=False)]
+
+    def _whiten(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mean 0, variance 1 over all processes' sampled tokens."""
+        picked = values[mask]
+        sums = torch.stack([picked.sum(), picked.square().sum(), torch.tensor(float(picked.numel()), device=mask.device)])
+        total, squares, count = self.accelerator.reduce(sums.double(), "sum")
+        mean = total / count
+        variance = (squares / count - mean.square()) * count / (count - 1).clamp(min=1)
+        return (values - mean.to(values.dtype)) * torch.rsqrt(variance.to(values.dtype) + 1e-8)
+
+    def _finish_step(self, step, batch, graded, estimates, losses, seconds) -> dict[str, float]:
+        """Log, evaluate on dev, save; decide whether to go on."""
+        args = self.args
+        self.kl_controller.update(self.accelerator.reduce(estimates.kl.mean(), "mean").item())
+        self.state.global_step = step
+        self.state.episode += args.batch_size
+        self.state.epoch = step / args.num_total_batches
+        rows = [
+            {
+                "step": step, "instruction": instruction, "completion": text, "rewrite": rewrite,
+                "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": kl,
+                "score": float(np.mean(result.scores)) if result.scores else None,
+                "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
+            }
+            for instruction, text, rewrite, result, kl in zip(
+                batch.instructions, batch.texts, batch.rewrites, graded, estimates.kl.tolist(), strict=True
+            )
+        ]  # fmt: skip
+        rows = gather_object(rows)
+        entropy = batch.old.entropy.sum() / batch.completions.mask.sum()
+        metrics = summarise(rows) | {
+            "kl/coefficient": self.kl_controller.coefficient,
+            "entropy/mean": entropy.item(),
+            "completion/tokens": batch.completions.mask.sum(1).float().mean().item(),
+            "lr": self.lr_scheduler.get_last_lr()[0],
+            **losses,
+            **{f"time/{name}": value for name, value in seconds.items()},
+        }
+        self.lr_scheduler.step()
+        started = time.perf_counter()
+        if self.dev.due(step, last=step == args.num_total_batches):
+            metrics["dev/score"] = self._evaluate_on_dev(step)
+            metrics["time/dev"] = time.perf_counter() - started
+        if self.accelerator.is_main_process:
+            self.run_folder.append(self.run_folder.metrics, [{"step": step, **metrics}])
+            self.run_folder.append(self.run_folder.rollouts, rows)
+        self.control = self.callback_handler.on_step_end(args, self.state, self.control)
+        self.control = self.callback_handler.on_log(args, self.state, self.control, metrics)
+        if self.dev.exhausted:
+            self.control.should_training_stop = True
+        if step % self.save_every == 0 or self.stop_requested or step == args.num_total_batches:
+            self.save_checkpoint()
+        if self.progress is not None:
+            self.progress(step, metrics)
+        return metrics
+
+    def _evaluate_on_dev(self, step: int) -> float:
+        """Greedy rewrites of all instructions on dev; remembers the policy if it is the best so far."""
+        rewriter = self.rewriter()
+        rewrites = {instruction: rewriter.greedy(instruction) for instruction in self.dev.rows}
+        result = self.dev.evaluate(step, rewrites)
+        if self.accelerator.is_main_process:
+            self.run_folder.append(self.run_folder.rewrites, result.rows)
+        if result.is_best:
+            self.dev.best_state = checkpoint.trainable_state(self._unwrapped())
+        return result.score
+
+    def rewriter(self) -> Rewriter:
+        """The policy as it is now, for writing rewrites."""
+        return Rewriter(self._unwrapped(), self.processing_class, self.settings)
+
+    def _unwrapped(self) -> PolicyWithValueHead:
+        return self.accelerator.unwrap_model(self.model)
+
+    # ---- begin, save, resume --------------------------------------------------------------------------------------
+
+    def _begin(self, resume_from: str | Path | None) -> None:
+        self.state.max_steps = self.args.num_total_batches
+        self.state.num_train_epochs = 1
+        self.state.episode = 0
+        if resume_from is not None:
+            checkpoint.load(self, Path(resume_from))
+            for path in (self.run_folder.metrics, self.run_folder.rollouts, self.run_folder.rewrites):
+                self.run_folder.truncate(path, after_step=self.state.global_step)
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    def save_checkpoint(self) -> Path:
+        """Everything that the next update depends on, under `checkpoints/step-N`."""
+        path = self.run_folder.checkpoints / f"step-{self.state.global_step:05d}"
+        if self.accelerator.is_main_process:
+            checkpoint.save(self, path)
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def _restore_best(self) -> None:
+        if self.dev.best_state is not None:
+            checkpoint.load_trainable_state(self._unwrapped(), self.dev.best_state)
+
+    def save_rewriter(self) -> Path:
+        """Write the policy as it is now to the run folder's `rewriter/`."""
+        save_rewriter(
+            self.run_folder.rewriter,
+            self._unwrapped().policy,
+            self.settings,
+            warm_start=self.warm_start,
+            tokenizer=self.processing_class,
+        )
+        return self.run_folder.rewriter
+
+    def _ppo_args(self, given: dict, max_steps: int) -> PPOConfig:
+        known = {field.name for field in dataclasses.fields(PPOConfig)}
+        if unknown := sorted(set(given) - known):
+            raise ConfigError(f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling")
+        settings = PPO_DEFAULTS | given
+        if max_steps < 1:
+            raise ConfigError(f"max_steps is {max_steps}; it must be at least 1")
+        settings.setdefault("output_dir", str(self.run_folder.path))
+        settings.setdefault("use_cpu", not torch.cuda.is_available())
+        batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        settings.setdefault("total_episodes", max_steps * batch * world)
+        return PPOConfig(**settings)
+
+
+def summarise(rows: Sequence[dict]) -> dict[str, float]:
+    """Means over an update's rollouts; keys are paths."""
+    rewards = [row["reward"] for row in rows]
+    metrics = {
+        "reward/mean": float(np.mean(rewards)),
+        "reward/std": float(np.std(rewards)),
+        "reward/best": float(np.max(rewards)),
+        "kl/mean": float(np.mean([row["kl"] for row in rows])),
+        "rewrites/distinct": len({(row["instruction"], row["rewrite"]) for row in rows}) / len(rows),
+    }
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    if scores:
+        metrics["score/mean"] = float(np.mean(scores))
+    for name in sorted({name for row in rows for name in row["parts"]}):
+        key = f"reward/{name}" if name == "task" else name
+        metrics[key] = float(np.mean([row["parts"].get(name, 0.0) for row in rows]))
+    return metrics
+
+
+class _Clock:
+    """Seconds per phase."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _with_room_after_the_end(completions: Completions, limit: int, pad_token_id: int) -> Completions:
+    """One more column where that stays within `limit`, so that the state after every row's end has a position."""
+    if completions.ids.shape[1] >= limit:
+        return completions
+    ids = torch.nn.functional.pad(completions.ids, (0, 1), value=pad_token_id)
+    return Completions(ids, torch.nn.functional.pad(completions.mask, (0, 1), value=False))
+
+
+def _clear_sampling_defaults(model) -> None:
+    """A model's own top-p or repetition penalty must not leak into generation: log-probs are of the plain softmax."""
+    config = model.generation_config
+    for name in ("top_p", "top_k", "typical_p", "repetition_penalty", "temperature", "do_sample", "min_p"):
+        if hasattr(config, name):
+            setattr(config, name, None)
+
+
+class _policy_wrapper:
+    """While TRL's constructor runs, its wrapper class is ours: one trunk for policy and value, one forward."""
+
+    def __init__(self, wrapper: type):
+        self.wrapper = wrapper
+
+    def __enter__(self) -> None:
+        self.original = ppo_trainer.PolicyAndValueWrapper
+        ppo_trainer.PolicyAndValueWrapper = self.wrapper
+
+    def __exit__(self, *_) -> None:
+        ppo_trainer.PolicyAndValueWrapper = self.original

@@ -1,0 +1,151 @@
+"""A trained rewriter on disk and in use: greedy rewrites, sampled rewrites, loading and saving.
+
+A rewriter folder holds `rewriter.json` (base model, meta prompt, limits) and up to two PEFT adapters: `warm_start/`,
+which is merged into the base weights first, and `adapter/`, which RL trained on top of that. A fully finetuned
+rewriter holds `model/` instead.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from prewrite.errors import RunFolderError
+from prewrite.meta_prompts import build_meta_prompt, extract_rewrite, format_rewriter_query
+from prewrite.run_folder import RunFolder
+from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.task_models.hf import load_causal_lm, load_tokenizer, pick_device, pick_dtype
+from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+
+SETTINGS_FILE = "rewriter.json"
+
+
+@dataclass(frozen=True)
+class RewriterSettings:
+    """What a rewriter needs besides weights."""
+
+    base_model: str
+    meta_family: str = "generic"
+    meta_template: str | None = None
+    """The text of the meta prompt, where it is not one of the built-in families."""
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+
+
+def query_ids(instruction: str, tokenizer, *, meta_family: str = "generic", template: str | None = None) -> list[int]:
+    """Token ids of what the rewriter completes for `instruction`."""
+    query = format_rewriter_query(build_meta_prompt(instruction, meta_family, template), tokenizer)
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    return tokenizer(query, add_special_tokens=not has_template)["input_ids"]
+
+
+def starter_adapter(base_model: str) -> Path | None:
+    """The warm-start adapter that ships for `base_model`, or None."""
+    if base_model in EMBEDDED_NAMES or base_model == HUB_ID:
+        folder = Path(str(files("prewrite.train").joinpath("starter")))
+        return folder if (folder / "adapter_config.json").is_file() else None
+    return None
+
+
+def load_base(base_model: str, *, dtype: str = "auto", warm_start: str | Path | None = None):
+    """(model, tokenizer) of a rewriter before RL: the base model with the warm-start adapter merged in, if any."""
+    folder = resolve_model(base_model)
+    device = pick_device()
+    tokenizer = load_tokenizer(folder)
+    tokenizer.padding_side = "left"
+    model = load_causal_lm(folder, pick_dtype(dtype, device)).to(device)
+    if warm_start is not None:
+        model = PeftModel.from_pretrained(model, str(warm_start)).merge_and_unload()
+    model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+class Rewriter:
+    """Writes rewrites of instructions; the `Rewriter` protocol of `search`."""
+
+    def __init__(self, policy: PolicyWithValueHead, tokenizer, settings: RewriterSettings):
+        self.policy = policy.eval()
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def load(cls, folder: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Rewriter:
+        """Load from a rewriter folder or a run folder. Raises `RunFolderError` if it is neither."""
+        folder = Path(folder)
+        if not (folder / SETTINGS_FILE).is_file():
+            folder = RunFolder(folder).rewriter
+        if not (folder / SETTINGS_FILE).is_file():
+            raise RunFolderError(
+                f"{str(folder.parent)!r} holds no trained rewriter (no rewriter/{SETTINGS_FILE}); "
+                "give the --output_dir of a finished training run"
+            )
+        settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
+        warm_start = folder / "warm_start"
+        source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
+        model, tokenizer = load_base(
+            source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None
+        )
+        if (folder / "adapter").is_dir():
+            model = PeftModel.from_pretrained(model, str(folder / "adapter"))
+        return cls(PolicyWithValueHead(model, ValueHead(model.config.hidden_size)), tokenizer, settings)
+
+    @classmethod
+    def untrained(cls, base_model: str, *, warm_start: str | Path | None = None, dtype: str = "auto", **settings):
+        """The rewriter before RL: the baseline that shows what RL itself adds."""
+        model, tokenizer = load_base(base_model, dtype=dtype, warm_start=warm_start)
+        policy = PolicyWithValueHead(model, ValueHead(model.config.hidden_size))
+        return cls(policy, tokenizer, RewriterSettings(base_model, **settings))
+
+    def greedy(self, instruction: str) -> str:
+        """The one rewrite of PRewrite-I (section 2.4 of the paper); empty if the completion held none."""
+        return self._write(instruction, 1, temperature=0.0, generator=None)[0]
+
+    def sample(self, instruction: str, count: int, *, seed: int) -> list[str]:
+        """`count` rewrites at the training temperature, 1 by default; the candidates of PRewrite-S."""
+        generator = torch.Generator(self.policy.language_model.device).manual_seed(seed)
+        return self._write(instruction, count, temperature=self.settings.temperature, generator=generator)
+
+    def _write(self, instruction: str, count: int, *, temperature: float, generator) -> list[str]:
+        settings, tokenizer = self.settings, self.tokenizer
+        ids = query_ids(
+            instruction, tokenizer, meta_family=settings.meta_family, template=settings.meta_template
+        )
+        prompts = pad_prompts([ids], [0] * count, tokenizer.pad_token_id, self.policy.language_model.device)
+        completions = self.policy.sample(
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            temperature=temperature,
+            generator=generator,
+        )
+        return [extract_rewrite(text) for text in decode(completions, tokenizer)]
+
+
+def decode(completions: Completions, tokenizer) -> list[str]:
+    """The text of each completion, special tokens left out."""
+    rows = [row[mask].tolist() for row, mask in zip(completions.ids, completions.mask, strict=True)]
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:
+    """Write a rewriter folder; it appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if isinstance(policy, PeftModel):
+        policy.save_pretrained(temporary / "adapter")
+        if warm_start is not None:
+            shutil.copytree(warm_start, temporary / "warm_start")
+    else:
+        policy.save_pretrained(temporary / "model")
+        tokenizer.save_pretrained(temporary / "model")
+    RunFolder.write_json(temporary / SETTINGS_FILE, asdict(settings))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)

@@ -1,0 +1,119 @@
+"""A short supervised phase on (instruction, good rewrite) pairs, so that a small rewriter starts from sane English.
+
+The warm-started model is also the KL reference of the RL phase that follows: the penalty then keeps the rewriter near
+readable rewrites, not near whatever a 135M model says to a meta prompt. For the embedded model the result ships with
+the package (`starter/`); `prewrite warm-start` makes it again, or makes one for another model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tqdm import tqdm
+
+from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.train.rewriter import query_ids
+
+
+class Pair(NamedTuple):
+    """An instruction as users dash it off, and a rewrite worth imitating."""
+
+    instruction: str
+    rewrite: str
+
+
+def load_pairs() -> list[Pair]:
+    """The corpus written for this project; see docs/warm_start_corpus.md."""
+    text = files("prewrite.train").joinpath("warm_start.jsonl").read_text(encoding="utf-8")
+    return [Pair(row["instruction"], row["rewrite"]) for row in map(json.loads, text.splitlines())]
+
+
+def warm_start(
+    model,
+    tokenizer,
+    pairs: Sequence[Pair],
+    *,
+    meta_family: str = "generic",
+    epochs: int = 3,
+    learning_rate: float = 1e-3,
+    instructions_per_batch: int = 8,
+    rank: int = 8,
+    held_out: float = 0.1,
+    seed: int = 0,
+) -> tuple[PeftModel, dict[str, float]]:
+    """Train a LoRA adapter (queries and values) on `pairs`; returns the model and losses in nats per token.
+
+    A share `held_out` of the instructions is never trained on: `held_out/before` and `held_out/after` are their
+    losses, `train/last` is the mean loss of the last epoch.
+    """
+    torch.manual_seed(seed)
+    targets = ["q_proj", "v_proj"]
+    peft_model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+    policy = PolicyWithValueHead(peft_model, ValueHead(model.config.hidden_size))
+    parameters = [p for p in peft_model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+
+    rng = np.random.default_rng(seed)
+    instructions = list(dict.fromkeys(pair.instruction for pair in pairs))
+    rng.shuffle(instructions)
+    held = set(instructions[: math.ceil(held_out * len(instructions))])
+    train = [name for name in instructions if name not in held]
+    rewrites: dict[str, list[str]] = {}
+    for pair in pairs:
+        rewrites.setdefault(pair.instruction, []).append(pair.rewrite)
+
+    def loss_of(names: Sequence[str]) -> torch.Tensor:
+        prompts, rows, texts = [], [], []
+        for row, name in enumerate(names):
+            prompts.append(query_ids(name, tokenizer, meta_family=meta_family))
+            rows += [row] * len(rewrites[name])
+            texts += rewrites[name]
+        completions = _completions(texts, tokenizer, model.device)
+        stats = policy(pad_prompts(prompts, rows, tokenizer.pad_token_id, model.device), completions)
+        return -stats.logprobs.sum() / completions.mask.sum()
+
+    def held_out_loss() -> float:
+        with torch.no_grad():
+            losses = [loss_of(names).item() for names in _batches(sorted(held), instructions_per_batch)]
+        return float(np.mean(losses))
+
+    losses = {"held_out/before": held_out_loss()}
+    steps = epochs * math.ceil(len(train) / instructions_per_batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    with tqdm(total=steps, desc="warm start", unit="step") as bar:
+        for _ in range(epochs):
+            rng.shuffle(train)
+            epoch = []
+            for names in _batches(train, instructions_per_batch):
+                loss = loss_of(names)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                epoch.append(loss.item())
+                bar.update()
+                bar.set_postfix(loss=f"{epoch[-1]:.2f}")
+            losses["train/last"] = float(np.mean(epoch))
+    losses["held_out/after"] = held_out_loss()
+    return peft_model, losses
+
+
+def _completions(texts: Sequence[str], tokenizer, device) -> Completions:
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows], device=device)
+    return Completions(ids, mask)
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for at in range(0, len(items), size):
+        yield items[at : at + size]
