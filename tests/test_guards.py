@@ -85,7 +85,7 @@ GOOD = [
     (
         NEWS,
         "Read the news article and decide which section of the newspaper it belongs to: World, Sports, Business or "
-        "Technology. Think about the main subject and who is involved, then answer with one word only and nothing else.",
+        "Technology. Think about the main subject and who is involved, then answer with one word and nothing else.",
     ),
     (SUM, "Add the two numbers and write the total"),
     (SUM, "Calculate the sum of both numbers. Print the result without any explanation."),

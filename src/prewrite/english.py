@@ -52,7 +52,6 @@ IMPERATIVES = word_set(
     "transform translate treat triage trim try turn type underline understand use verify weigh work write"
 )
 
-# One group a line; a word may stand in several. Read by `same_meaning`, where it is enough to share one group.
 # One group a line, indented where it goes on; a word may stand in several. See `meanings`.
 _GROUPS = """
 classify categorize categorise decide determine identify label assign judge tell detect choose pick select

@@ -160,7 +160,7 @@ def _double_items(text: str) -> int:
     return doubles
 
 
-_WORKED_EXAMPLE = re.compile(r"\binput\s*:.*?\b(?:output|answer|label)\s*:\s*\S", re.IGNORECASE | re.DOTALL)
+_WORKED_EXAMPLE = re.compile(r"\binput\s*:.{0,400}?\b(?:output|answer|label)\s*:\s*\S", re.IGNORECASE | re.DOTALL)
 # One label named where several were asked for. "or", "if", or another label beside it make it a choice again.
 _ALWAYS = (
     r"(?:\b(?:always|only ever|every time|invariably|in all cases|no matter what|regardless)\b"
