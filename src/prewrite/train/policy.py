@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
 
 
@@ -136,17 +137,21 @@ class PolicyWithValueHead(nn.Module):
         count = len(prompts.rows)
         ids = torch.full((count, max_new_tokens), pad_token_id, device=mask.device)
         sampled = torch.zeros((count, max_new_tokens), dtype=torch.bool, device=mask.device)
-        running = torch.ones(count, dtype=torch.bool, device=mask.device)
+        rows = torch.arange(count, device=mask.device)  # the rows still running, and still in the batch
         for step in range(max_new_tokens):
-            logits = self.language_model.lm_head(state).float()
-            token = _pick(logits, temperature, generator)
-            ids[:, step] = torch.where(running, token, pad_token_id)
-            sampled[:, step] = running
-            running = running & (token != eos_token_id)
+            token = _pick(self.language_model.lm_head(state).float(), temperature, generator)
+            running = ~(ids[rows] == eos_token_id).any(1)
+            ids[rows, step] = torch.where(running, token, pad_token_id)
+            sampled[rows, step] = running
+            running &= token != eos_token_id
             if not bool(running.any()) or step == max_new_tokens - 1:
                 break
-            mask = torch.cat([mask, mask.new_ones(count, 1)], dim=1)
-            state = self._trunk(ids[:, step : step + 1], mask, positions[:, None], cache)[:, -1]
+            token = token[:, None]
+            if running.sum() <= SHRINK * len(rows):  # ended rows cost as much as running ones
+                rows, token, mask, positions = rows[running], token[running], mask[running], positions[running]
+                cache.batch_select_indices(running.nonzero().squeeze(1))
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            state = self._trunk(token, mask, positions[:, None], cache)[:, -1]
             positions = positions + 1
         width = int(sampled.sum(1).max())
         return Completions(ids[:, :width], sampled[:, :width])
@@ -155,9 +160,10 @@ class PolicyWithValueHead(nn.Module):
 def _pick(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
     if temperature == 0:
         return logits.argmax(-1)
-    # The Gumbel trick: argmax(logits / T + Gumbel noise) is a sample of softmax(logits / T), without a cumulative sum.
-    noise = torch.empty_like(logits).exponential_(generator=generator).log_()
-    return (logits / temperature - noise).argmax(-1)
+    # Inverting the distribution function draws one uniform number a row; torch.multinomial draws one a token.
+    cumulative = (logits / temperature).softmax(-1).cumsum(-1)
+    uniform = torch.rand(len(logits), 1, device=logits.device, generator=generator)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

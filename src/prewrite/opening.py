@@ -1,0 +1,75 @@
+"""From settings to objects: the data splits, the task model in its wrappers, the evaluator."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from prewrite.config import TaskConfig
+from prewrite.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prewrite.data import Splits
+    from prewrite.evaluator import Evaluator
+    from prewrite.task_models.counting import CountingTaskModel
+
+
+def demo_data() -> Path:
+    """The folder of the built-in data set."""
+    return Path(str(files("prewrite.data").joinpath("demo")))
+
+
+def open_splits(config: TaskConfig) -> list[Splits]:
+    """Train, dev and test of every data set of the run, in order. Raises `DataError` or `ConfigError`."""
+    from prewrite.data import load_splits
+
+    if not config.dataset:
+        raise ConfigError("no data: give --dataset FILE_OR_FOLDER (or 'demo' for the built-in data)")
+    if len(config.dataset) > 1 and (config.dev_dataset or config.test_dataset):
+        raise ConfigError("dev_dataset and test_dataset go with one dataset; give folders of train/dev/test files instead")
+    return [
+        load_splits(
+            demo_data() if source == "demo" else source,
+            dev=config.dev_dataset,
+            test=config.test_dataset,
+            seed=config.seed,
+            column_map=config.column_map,
+            instruction=config.instruction,
+            task=config.task,
+            skip_bad_rows=config.skip_bad_rows,
+        )
+        for source in config.dataset
+    ]
+
+
+def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
+    """The task model of the settings, counted, cached and within budget."""
+    from prewrite.task_models.budget import Budget, Price
+    from prewrite.task_models.cache import AnswerCache
+    from prewrite.task_models.registry import open_task_model, parse_task_model, spec_from_pair, wrap_task_model
+
+    if config.task_backend is not None:
+        spec = spec_from_pair(config.task_backend, config.task_model)
+    else:
+        spec = parse_task_model(config.task_model)
+    options: dict[str, Any] = {key: yaml.safe_load(value) for key, value in config.task_model_options.items()}
+    price = Price.load(Path(config.prices), spec.model) if config.prices else None
+    limits = (config.max_task_calls, config.max_task_tokens, config.max_usd, config.max_minutes)
+    budget = None
+    if any(limit is not None for limit in limits):
+        calls, tokens, usd, minutes = limits
+        budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=price)
+    backend = open_task_model(spec, options=options)
+    return wrap_task_model(backend, cache=AnswerCache() if config.cache else None, budget=budget)
+
+
+def open_evaluator(config: TaskConfig) -> Evaluator:
+    """The evaluator over `open_counted_task_model`."""
+    from prewrite.evaluator import Evaluator
+
+    return Evaluator(
+        open_counted_task_model(config), metric=config.metric, decoding=config.decoding, template=config.task_template
+    )

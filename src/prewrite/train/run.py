@@ -1,0 +1,275 @@
+"""A training run from settings to result: data -> task model -> reward -> train -> choose -> test -> report.
+
+`run_training` is what `prewrite train` and `finetune.py` do, top to bottom.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import prewrite
+from prewrite.config import TrainConfig
+from prewrite.data import PRewriteDataset, Splits
+from prewrite.errors import ConfigError
+from prewrite.evaluate import evaluate, few_shot_instruction
+from prewrite.evaluator import Evaluator
+from prewrite.opening import open_evaluator, open_splits
+from prewrite.report import write_report
+from prewrite.rewards import TaskReward
+from prewrite.run_folder import RunFolder
+from prewrite.search import propose, select
+from prewrite.train import checkpoint
+from prewrite.train.rewriter import Rewriter, starter_adapter
+
+logger = logging.getLogger(__name__)
+
+FORBIDDEN_TEXTS = 2000  # training inputs that the leakage guard knows; beyond that a copy is luck
+
+
+def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Train a rewriter and measure it; returns what `result.json` holds.
+
+    The resolved settings are the first file of the run folder. The test set is opened once, at the end. After a stop
+    request (Ctrl-C) the result is `{"stopped_at": step}`, and the run can go on with `resume`.
+    """
+    run = RunFolder.open(config.output_dir) if config.resume else None
+    splits = open_splits(config)
+    for part in splits:
+        for note in part.notes():
+            logger.warning("%s", note)
+    evaluator = open_evaluator(config)
+    for part in splits:
+        evaluator.decoding_of(part.train[0])  # a capability that is missing must end the run here, not in an hour
+    if run is None:
+        run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
+        run.write_json(run.config, run_record("train", config, argv))
+        run.write_json(run.splits, splits[0].to_json() if len(splits) == 1 else {"parts": [s.to_json() for s in splits]})
+
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
+        trainer = build_trainer(config, splits, evaluator, run, bar)
+        resume_from = checkpoint.latest(run) if config.resume else None
+        with stop_on_interrupt(trainer):
+            trainer.train(resume_from_checkpoint=resume_from)
+    seconds["train"] = time.perf_counter() - started
+    if trainer.stop_requested:
+        return {"stopped_at": int(trainer.state.global_step), "run": str(run.path)}
+    trainer.save_rewriter()
+
+    results = []
+    for part in splits:
+        for instruction, dev_rows in part.dev.by_instruction().items():
+            test_rows = part.test.by_instruction().get(instruction)
+            if test_rows is not None:
+                results.append(
+                    choose_and_test(config, trainer.rewriter(), evaluator, run, instruction, part, dev_rows, test_rows, seconds)
+                )
+    result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
+    result["cost"] = {"task_model": evaluator.task_model.usage.as_dict(), "seconds": seconds}
+    run.write_json(run.result, result)
+    write_report(run)
+    return result
+
+
+def build_trainer(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator, run: RunFolder, bar: tqdm):
+    """The trainer of the chosen algorithm."""
+    from peft import LoraConfig
+
+    train_rows, dev_rows = joined([s.train for s in splits]), joined([s.dev for s in splits])
+    decodings = {evaluator.decoding_of(example) for example in (part.train[0] for part in splits)}
+    reward = TaskReward(
+        evaluator,
+        mode=config.reward_mode,
+        guards=active_guards(config.guards, decodings),
+        guard_weight=config.guard_weight,
+        forbidden_texts=[row.input for row, _ in zip(train_rows, range(FORBIDDEN_TEXTS), strict=False)],
+        reward_model=None,
+    )
+    warm_start = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    common: dict[str, Any] = dict(
+        meta_family=config.meta_family,
+        log_dir=run.path,
+        train_dataset=train_rows,
+        dev_dataset=dev_rows,
+        reward=reward,
+        warm_start=None if warm_start in ("none", None) else warm_start,
+        lora=lora if config.lora else None,
+        examples_per_rewrite=config.examples_per_rewrite,
+        instructions_per_step=config.instructions_per_step,
+        max_steps=config.max_steps,
+        eval_steps=config.eval_steps,
+        patience=config.patience,
+        dev_examples=config.dev_examples,
+        save_steps=config.save_steps,
+        progress=progress_on(bar),
+    )
+    if config.algorithm != "ppo":
+        raise ConfigError(f"algorithm {config.algorithm!r} is not available")
+    from prewrite.train.ppo import PRewritePPOTrainer
+
+    micro = config.micro_batch_size or config.rewrites_per_step
+    return PRewritePPOTrainer(
+        config.base_model,
+        evaluator,
+        **common,
+        target_kl=config.target_kl,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.rewrites_per_step // micro,
+        num_ppo_epochs=config.num_ppo_epochs,
+        response_length=config.response_length,
+        learning_rate=config.learning_rate,
+        kl_coef=config.kl_coef,
+        temperature=config.temperature,
+        seed=config.seed,
+        report_to=config.report_to,
+        **config.trl_overrides,
+    )
+
+
+def choose_and_test(
+    config: TrainConfig,
+    rewriter: Rewriter,
+    evaluator: Evaluator,
+    run: RunFolder,
+    instruction: str,
+    splits: Splits,
+    dev_rows: PRewriteDataset,
+    test_rows: PRewriteDataset,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Pick the rewrite of one instruction (greedy, or the best of samples on dev), then open the test set."""
+    started = time.perf_counter()
+    greedy = rewriter.greedy(instruction)
+    instructions = {"initial": instruction, "greedy": greedy}
+    selection: dict[str, Any] | None = None
+    chosen = greedy
+    if config.strategy == "S":
+        candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
+        picked = select(candidates, evaluator.score, list(dev_rows), race=config.race)
+        run.append(run.rewrites, picked.rows)
+        chosen = picked.rewrite
+        selection = {"calls": picked.calls, "full_calls": picked.full_calls, "stopped": picked.stopped}
+        instructions["rewrite"] = chosen
+    else:
+        instructions = {"initial": instruction, "rewrite": greedy}
+    if config.baselines:
+        instructions |= baselines(config, instruction, splits, evaluator, list(dev_rows))
+    seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
+
+    started = time.perf_counter()
+    evaluation = evaluate(evaluator, instructions, list(test_rows), seed=config.seed)
+    seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
+    run.append(run.items, evaluation.items())
+    example = test_rows[0]
+    return {
+        "instruction": instruction,
+        "rewrite": chosen,
+        "greedy": greedy,
+        "strategy": config.strategy,
+        "verdict": evaluation.verdict("rewrite"),
+        "test": evaluation.to_json(),
+        "selection": selection,
+        "task_model": evaluator.task_model.name,
+        "rewriter": config.base_model,
+        "decoding": evaluator.decoding_of(example),
+        "metric": evaluator.metric_of(example),
+    }
+
+
+def baselines(config: TrainConfig, instruction: str, splits: Splits, evaluator: Evaluator, dev_rows: list) -> dict[str, str]:
+    """What RL must beat: the untrained rewriter, greedy and best of K on dev, and random exemplars in the prompt."""
+    starter = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
+    settings = dict(meta_family=config.meta_family, max_new_tokens=config.response_length, temperature=config.temperature)
+    plain = Rewriter.untrained(config.base_model, **settings)
+    found = {"untrained greedy": plain.greedy(instruction)}
+    if starter not in (None, "none"):
+        plain = Rewriter.untrained(config.base_model, warm_start=starter, **settings)
+        found["warm-started greedy"] = plain.greedy(instruction)
+    candidates = propose(plain, instruction, config.num_candidates, seed=config.seed)
+    found["before RL, best of samples"] = select(candidates, evaluator.score, dev_rows, race=config.race).rewrite
+    train_rows = list(splits.train.by_instruction()[instruction])
+    found["4 random exemplars"] = few_shot_instruction(instruction, train_rows, 4, seed=config.seed)
+    return {name: rewrite for name, rewrite in found.items() if rewrite}
+
+
+def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:
+    """`names` less `keep_words` where every answer is read by label likelihood.
+
+    There the labels are scored directly, so an instruction need not list them; anywhere else the task model learns
+    the labels from the instruction alone.
+    """
+    return [name for name in names if name != "keep_words" or decodings != {"likelihood"}]
+
+
+def joined(datasets: Sequence[PRewriteDataset]) -> PRewriteDataset:
+    """Several data sets as one; a single one as it is."""
+    if len(datasets) == 1:
+        return datasets[0]
+    return PRewriteDataset.from_examples([row for dataset in datasets for row in dataset])
+
+
+def progress_on(bar: tqdm):
+    """A progress callback that shows reward, KL and dev score on `bar`; tqdm adds the time left."""
+
+    def show(step: int, metrics: dict[str, float]) -> None:
+        bar.update(step - bar.n)
+        shown = {"reward": f"{metrics['reward/mean']:.3f}", "KL": f"{metrics['kl/mean']:.2f}"}
+        if "dev/score" in metrics:
+            show.dev = f"{metrics['dev/score']:.3f}"
+        bar.set_postfix(shown | ({"dev": show.dev} if show.dev else {}))
+
+    show.dev = ""
+    return show
+
+
+@contextmanager
+def stop_on_interrupt(trainer: Any) -> Iterator[None]:
+    """The first Ctrl-C ends the run after the running update, with a checkpoint; the second one at once."""
+
+    def request_stop(signum: int, frame: Any) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+        print("\nStopping after this update, with a checkpoint (Ctrl-C again: stop at once) ...", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, request_stop)
+    except ValueError:  # not the main thread, e.g. a notebook's worker: the caller's own handling stays
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def run_record(command: str, config: Any, argv: Sequence[str]) -> dict[str, Any]:
+    """What `config.json` holds: enough to repeat the run."""
+    versions = {}
+    for package in ("torch", "transformers", "trl", "peft", "accelerate", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "prewrite_version": prewrite.__version__,
+        "command": command,
+        "argv": list(argv),
+        "config": asdict(config),
+        "versions": {"python": sys.version.split()[0], **versions},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
