@@ -21,7 +21,21 @@ from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.train.ppo import PRewritePPOTrainer
 from prewrite.types import RewriteExample
 
-WORDS = ["<pad>", "<eos>", "<unk>", "solve", "the", "task", "step", "by", "think", "answer", "now", "please", "carefully"]
+WORDS = [
+    "<pad>",
+    "<eos>",
+    "<unk>",
+    "solve",
+    "the",
+    "task",
+    "step",
+    "by",
+    "think",
+    "answer",
+    "now",
+    "please",
+    "carefully",
+]
 INSTRUCTION = "solve the task"
 
 
@@ -55,18 +69,12 @@ def toy_rows(count: int = 8) -> PRewriteDataset:
 def toy_trainer(log_dir: str, *, seed: int = 0, **settings) -> PRewritePPOTrainer:
     """The real trainer on the toy. Guards are off: a 13-word model cannot write English."""
     evaluator = toy_evaluator()
-    defaults = dict(
-        max_steps=30, learning_rate=3e-3, response_length=6, per_device_train_batch_size=32, num_ppo_epochs=4,
-        kl_coef=0.0, examples_per_rewrite=2, seed=seed,
-    )  # fmt: skip
-    return PRewritePPOTrainer(
-        toy_model(seed),
-        evaluator,
-        log_dir=log_dir,
-        train_dataset=toy_rows(),
-        reward=TaskReward(evaluator, guards=()),
-        **(defaults | settings),
-    )
+    defaults = {
+        "train_dataset": toy_rows(), "reward": TaskReward(evaluator, guards=()), "max_steps": 30, "seed": seed,
+        "per_device_train_batch_size": 32, "num_ppo_epochs": 4, "examples_per_rewrite": 2, "response_length": 6,
+        "learning_rate": 3e-3, "kl_coef": 0.0,
+    }  # fmt: skip
+    return PRewritePPOTrainer(toy_model(seed), evaluator, log_dir=log_dir, **(defaults | settings))
 
 
 def main() -> None:

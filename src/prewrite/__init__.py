@@ -1,1 +1,34 @@
 """Train a small language model to rewrite prompts, by reinforcement learning, and measure honestly what it gains."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import Any
+
+__version__ = metadata.version("prewrite")
+
+_EXPORTS = {
+    "Evaluator": "prewrite.evaluator",
+    "PRewriteDataset": "prewrite.data",
+    "PRewritePPOTrainer": "prewrite.train.ppo",
+    "Rewriter": "prewrite.train.rewriter",
+    "RewriteExample": "prewrite.types",
+    "ScriptedTaskModel": "prewrite.task_models.scripted",
+    "TaskReward": "prewrite.rewards",
+    "TrainConfig": "prewrite.config",
+    "compute_reward": "prewrite.rewards",
+    "evaluate": "prewrite.evaluate",
+    "load_splits": "prewrite.data",
+    "open_task_model": "prewrite.task_models.registry",
+    "run_training": "prewrite.train.run",
+    "select": "prewrite.search",
+}
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when first used, so that `import prewrite` needs no torch and no time."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'prewrite' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

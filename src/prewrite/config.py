@@ -42,10 +42,14 @@ class TaskConfig:
     task: str | None = option(None, "kind of task for rows that have none", choices=TASKS)
     skip_bad_rows: bool = option(False, "leave bad rows out and count them, instead of stopping at the first")
 
-    task_model: str = option("embedded", "embedded, hf:PATH_OR_ID, ollama:MODEL, openai:MODEL@URL, openvino:FILE, vllm:ID")
+    task_model: str = option(
+        "embedded", "embedded, hf:PATH_OR_ID, ollama:MODEL, openai:MODEL@URL, openvino:FILE, vllm:ID"
+    )
     task_backend: str | None = option(None, "older form: the backend of a --task_model given without one")
     task_model_options: dict[str, str] = option({}, "options of the backend, e.g. dtype=float32 chat=true")
-    task_template: str = option(TASK_TEMPLATE, "task prompt with the slots {instruction} and {input}, or a template's name")
+    task_template: str = option(
+        TASK_TEMPLATE, "task prompt with the slots {instruction} and {input}, or a template's name"
+    )
     decoding: str = option("auto", "how an answer is read", choices=("auto", *DECODINGS))
     metric: str = option("auto", "what grades an answer; auto picks by the kind of task")
     cache: bool = option(True, "keep the answers of task models on disk and reuse them")
@@ -74,7 +78,9 @@ class TrainConfig(TaskConfig):
     output_dir: str = option("runs/rewriter-ppo", "the run folder")
     base_model: str = option("embedded", "the rewriter before training: folder, hub id or embedded", alias="rewriter")
     algorithm: str = option("ppo", "ppo needs TRL 0.25; grpo and rloo run on any TRL since then", choices=ALGORITHMS)
-    meta_family: str = option("generic", "meta prompt: generic, reasoning, few_shot, or a text file with {instruction}")
+    meta_family: str = option(
+        "generic", "meta prompt: generic, reasoning, few_shot, or a text file with {instruction}"
+    )
     warm_start: str = option("auto", "adapter folder to start from; auto: the one shipped for the base model; none")
 
     reward_mode: str = option("auto", "the task part of the reward", choices=REWARD_MODES)
@@ -143,5 +149,3 @@ def field_type(annotation: str) -> tuple[str, bool]:
     """(type name, may be None) of an annotation of this file, e.g. `"int | None"` -> `("int", True)`."""
     name, _, rest = annotation.partition(" | ")
     return name, rest == "None"
-
-

@@ -29,7 +29,9 @@ def open_splits(config: TaskConfig) -> list[Splits]:
     if not config.dataset:
         raise ConfigError("no data: give --dataset FILE_OR_FOLDER (or 'demo' for the built-in data)")
     if len(config.dataset) > 1 and (config.dev_dataset or config.test_dataset):
-        raise ConfigError("dev_dataset and test_dataset go with one dataset; give folders of train/dev/test files instead")
+        raise ConfigError(
+            "dev_dataset and test_dataset go with one dataset; give folders of train/dev/test files instead"
+        )
     return [
         load_splits(
             demo_data() if source == "demo" else source,

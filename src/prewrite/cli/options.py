@@ -91,7 +91,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _convert(item: Field[Any], value: Any, *, where: str) -> Any:
     """`value`, from YAML or the command line, as the field's type."""
     kind, optional = field_type(str(item.type))
-    if value is None or value == "none" and optional:
+    if value is None or (value == "none" and optional):
         if optional:
             return None
         raise ConfigError(f"{where} is empty; it needs a value ({kind})")

@@ -11,6 +11,7 @@ from prewrite.task_models.base import Capability, TaskModel
 
 PROMPT = "Is the sentiment of this review positive or negative?\n\nInput: A wonderful film.\nOutput:"
 LABELS = ("positive", "negative")
+NOT_OFFERED = "not offered"
 
 
 class Check(NamedTuple):
@@ -31,7 +32,7 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
     checks = [Check("reachable", True, task_model.identity)]
     for capability in get_args(Capability):
         if capability not in offered:
-            checks.append(Check(capability, False, "not offered"))
+            checks.append(Check(capability, False, NOT_OFFERED))
             continue
         start = time.perf_counter()
         try:

@@ -67,9 +67,7 @@ class PolicyWithValueHead(nn.Module):
             mask = completions.mask
             logprobs, entropy = self._token_logprobs(states[mask], completions.ids[mask], temperature)
         zeros = torch.zeros_like(values)
-        return TokenStats(
-            zeros.masked_scatter(mask, logprobs), values, zeros.masked_scatter(mask, entropy.detach())
-        )
+        return TokenStats(zeros.masked_scatter(mask, logprobs), values, zeros.masked_scatter(mask, entropy.detach()))
 
     @property
     def language_model(self) -> nn.Module:

@@ -87,9 +87,7 @@ class Rewriter:
         settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
         warm_start = folder / "warm_start"
         source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
-        model, tokenizer = load_base(
-            source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None
-        )
+        model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
         if (folder / "adapter").is_dir():
             model = PeftModel.from_pretrained(model, str(folder / "adapter"))
         return cls(PolicyWithValueHead(model, ValueHead(model.config.hidden_size)), tokenizer, settings)
@@ -112,9 +110,7 @@ class Rewriter:
 
     def _write(self, instruction: str, count: int, *, temperature: float, generator) -> list[str]:
         settings, tokenizer = self.settings, self.tokenizer
-        ids = query_ids(
-            instruction, tokenizer, meta_family=settings.meta_family, template=settings.meta_template
-        )
+        ids = query_ids(instruction, tokenizer, meta_family=settings.meta_family, template=settings.meta_template)
         prompts = pad_prompts([ids], [0] * count, tokenizer.pad_token_id, self.policy.language_model.device)
         completions = self.policy.sample(
             prompts,

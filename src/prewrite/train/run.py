@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 import prewrite
@@ -26,7 +24,7 @@ from prewrite.errors import ConfigError
 from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.evaluator import Evaluator
 from prewrite.opening import open_evaluator, open_splits
-from prewrite.report import write_report
+from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.search import propose, select
@@ -55,7 +53,9 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     if run is None:
         run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
         run.write_json(run.config, run_record("train", config, argv))
-        run.write_json(run.splits, splits[0].to_json() if len(splits) == 1 else {"parts": [s.to_json() for s in splits]})
+        run.write_json(
+            run.splits, splits[0].to_json() if len(splits) == 1 else {"parts": [s.to_json() for s in splits]}
+        )
 
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -75,12 +75,14 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
             test_rows = part.test.by_instruction().get(instruction)
             if test_rows is not None:
                 results.append(
-                    choose_and_test(config, trainer.rewriter(), evaluator, run, instruction, part, dev_rows, test_rows, seconds)
+                    choose_and_test(
+                        config, trainer.rewriter(), evaluator, run, instruction, part, dev_rows, test_rows, seconds
+                    )
                 )
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
     result["cost"] = {"task_model": evaluator.task_model.usage.as_dict(), "seconds": seconds}
     run.write_json(run.result, result)
-    write_report(run)
+    build_report(run.path)
     return result
 
 
@@ -190,10 +192,14 @@ def choose_and_test(
     }
 
 
-def baselines(config: TrainConfig, instruction: str, splits: Splits, evaluator: Evaluator, dev_rows: list) -> dict[str, str]:
+def baselines(
+    config: TrainConfig, instruction: str, splits: Splits, evaluator: Evaluator, dev_rows: list
+) -> dict[str, str]:
     """What RL must beat: the untrained rewriter, greedy and best of K on dev, and random exemplars in the prompt."""
     starter = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
-    settings = dict(meta_family=config.meta_family, max_new_tokens=config.response_length, temperature=config.temperature)
+    settings = dict(
+        meta_family=config.meta_family, max_new_tokens=config.response_length, temperature=config.temperature
+    )
     plain = Rewriter.untrained(config.base_model, **settings)
     found = {"untrained greedy": plain.greedy(instruction)}
     if starter not in (None, "none"):

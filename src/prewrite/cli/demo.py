@@ -1,0 +1,37 @@
+"""`prewrite demo`: the whole product on the built-in data with the embedded model, offline, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from prewrite.cli.options import add_options, build_config
+from prewrite.cli.train import train_and_print
+from prewrite.config import TrainConfig
+
+DEMO: dict[str, Any] = {
+    "dataset": ["demo"],
+    "output_dir": "runs/demo",
+    "reward_mode": "soft",
+    "max_steps": 8,
+    "rewrites_per_step": 16,
+    "examples_per_rewrite": 8,
+    "response_length": 40,
+    "learning_rate": 5e-4,
+    "eval_steps": 4,
+    "dev_examples": 80,
+    "strategy": "S",
+    "overwrite": True,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings that the demo lets you change; all others are `DEMO`."""
+    add_options(parser, TrainConfig, only=["output_dir", "max_steps", "seed", "strategy", "report_to"])
+
+
+def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Train on the demo data and print before and after."""
+    print("A 135M model learns to rewrite 'Route the message ...' so that the same model, frozen, routes better.")
+    return train_and_print(build_config(TrainConfig, namespace, **DEMO), argv)

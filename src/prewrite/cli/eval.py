@@ -1,0 +1,48 @@
+"""`prewrite eval`: several instructions on one data set, paired."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from prewrite.cli.options import add_options, build_config
+from prewrite.config import TaskConfig
+from prewrite.errors import ConfigError
+
+SPLITS = ("test", "dev", "train")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Instructions, data, task model."""
+    parser.epilog = 'Example: prewrite eval --data rows/ --with "Is it spam?" --with "Decide: spam or ham."'
+    parser.add_argument("--with", dest="rivals", action="append", default=[], metavar="TEXT",
+                        help="an instruction to compare with the data's own; repeat it")  # fmt: skip
+    parser.add_argument("--split", default="test", choices=SPLITS, help="which rows (default: test)")
+    parser.add_argument("--limit", type=int, default=None, help="only the first N rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, TaskConfig)
+
+
+def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Print a table and a sentence per instruction."""
+    config = build_config(TaskConfig, namespace)
+    if namespace.limit is not None and namespace.limit < 1:
+        raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
+    from prewrite.evaluate import evaluate
+    from prewrite.opening import open_evaluator, open_splits
+
+    splits = open_splits(config)[0]
+    rows = list(getattr(splits, namespace.split))[: namespace.limit]
+    instructions = {"initial": rows[0].instruction}
+    instructions |= {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
+    evaluation = evaluate(open_evaluator(config), instructions, rows, rows=namespace.split, seed=config.seed)
+    if namespace.json:
+        print(json.dumps(evaluation.to_json(), ensure_ascii=False))
+        return 0
+    for name, result in evaluation.results.items():
+        interval = result.interval
+        print(f"{result.mean:.3f}  ({interval.low:.3f} to {interval.high:.3f})  {name}: {result.instruction}")
+    for name in evaluation.differences:
+        print(f"{name}: {evaluation.verdict(name)}")
+    return 0

@@ -1,0 +1,80 @@
+"""`prewrite`: one file per command, imported when it is run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from prewrite.errors import PrewriteError
+
+COMMANDS = {
+    "demo": "train, choose, test and report on the built-in data, offline",
+    "train": "train a rewriter and test what it gains",
+    "rewrite": "rewrite an instruction with a trained rewriter",
+    "eval": "compare instructions on a data set, item by item",
+    "report": "build the report of a run again",
+    "compare": "several runs in one page",
+    "watch": "the report of a running run, live, on this machine",
+    "doctor": "check this machine and the task models that you name",
+    "warm": "load task models so that the first batch does not wait",
+    "cache": "size of the answer cache, or clear it",
+    "warm-start": "make a warm-start adapter for a rewriter",
+    "train-reward": "train a reward model on a run's scored rewrites",
+}
+BAD_INPUT, STOPPED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 2 bad input or a failed prerequisite, 130 stopped by Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="prewrite",
+        description="Train a small language model to rewrite prompts so that a frozen task model does better.",
+        epilog="Example: prewrite train --data train.jsonl --task-model ollama:gemma3:4b --output-dir runs/first",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    name = next((word for word in argv if not word.startswith("-")), None)
+    for command, text in COMMANDS.items():
+        child = commands.add_parser(
+            command, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+        )
+        if command == name:  # only the command that runs pays for its imports
+            module = importlib.import_module(f"prewrite.cli.{command.replace('-', '_')}")
+            module.add_arguments(child)
+            child.set_defaults(run=module.run)
+    namespace = parser.parse_args(argv)
+    if namespace.version:
+        import prewrite
+
+        print(f"prewrite {prewrite.__version__}")
+        return 0
+    if namespace.command is None:
+        parser.print_help()
+        return 0
+    _quiet_libraries()
+    try:
+        return int(namespace.run(namespace, argv))
+    except PrewriteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of libraries that a user of `prewrite` cannot act on."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""`prewrite rewrite`, and `inference.py`, which is the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from prewrite.cli.options import add_options, build_config
+from prewrite.cli.train import require_training
+from prewrite.config import STRATEGIES, TaskConfig
+from prewrite.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The rewriter, the instruction, and for strategy S the data that chooses."""
+    parser.epilog = (
+        'Example: prewrite rewrite --model_dir runs/demo --instruction "Sort the mail." --strategy I\n'
+        "Strategy S needs dev rows: add --data rows.jsonl (their dev split chooses) and --task-model."
+    )
+    parser.add_argument(
+        "--model_dir", "--model-dir", required=True, metavar="RUN", help="run folder or rewriter folder"
+    )
+    parser.add_argument(
+        "--instruction", dest="rewrite_instruction", required=True, metavar="TEXT", help="what to rewrite"
+    )
+    parser.add_argument("--strategy", default="I", choices=STRATEGIES, help="I: greedy; S: the best of samples on dev")
+    parser.add_argument("--num_candidates", "--num-candidates", type=int, default=10, help="samples of strategy S")
+    parser.add_argument(
+        "--race", action=argparse.BooleanOptionalAction, default=True, help="drop hopeless candidates early"
+    )
+    parser.add_argument("--practical_delta", "--practical-delta", type=float, default=0.0,
+                        help="end the race when all left are within this of each other")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser, TaskConfig, only=[
+        "dataset", "dev_dataset", "test_dataset", "column_map", "task", "task_model", "task_backend",
+        "task_model_options", "task_template", "decoding", "metric", "cache", "max_task_calls", "max_minutes", "seed",
+    ])  # fmt: skip
+
+
+def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Print the rewrite."""
+    require_training()
+    config = build_config(TaskConfig, namespace)
+    instruction = namespace.rewrite_instruction.strip()
+    if not instruction:
+        raise ConfigError("--instruction is empty; give the text to rewrite")
+    if namespace.strategy == "S" and not config.dataset:
+        raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
+    from prewrite.train.rewriter import Rewriter
+
+    rewriter = Rewriter.load(namespace.model_dir)
+    if namespace.strategy == "I":
+        found = {"instruction": instruction, "rewrite": rewriter.greedy(instruction), "strategy": "I"}
+    else:
+        from dataclasses import replace
+
+        from prewrite.opening import open_evaluator, open_splits
+        from prewrite.search import propose, select
+
+        rows = [replace(row, instruction=instruction) for row in open_splits(config)[0].dev]
+        candidates = propose(rewriter, instruction, namespace.num_candidates, seed=config.seed)
+        picked = select(
+            candidates,
+            open_evaluator(config).score,
+            rows,
+            race=namespace.race,
+            practical_delta=namespace.practical_delta,
+        )
+        found = {
+            "instruction": instruction,
+            "rewrite": picked.rewrite,
+            "strategy": "S",
+            "source": picked.candidates[picked.chosen].source,
+            "calls": picked.calls,
+            "full_calls": picked.full_calls,
+            "stopped": picked.stopped,
+        }
+    print(json.dumps(found, ensure_ascii=False) if namespace.json else found["rewrite"])
+    return 0

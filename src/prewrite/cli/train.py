@@ -1,0 +1,63 @@
+"""`prewrite train`, and `finetune.py`, which is the same."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from prewrite.cli.options import add_options, build_config
+from prewrite.config import TrainConfig
+from prewrite.errors import MissingDependencyError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All settings of `TrainConfig`."""
+    parser.epilog = (
+        "Example: prewrite train --data train.jsonl --base-model embedded --task-model embedded "
+        "--max-steps 30 --output-dir runs/first"
+    )
+    add_options(parser, TrainConfig)
+
+
+def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Train, choose, test, report."""
+    config = build_config(TrainConfig, namespace)
+    return train_and_print(config, argv)
+
+
+def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
+    """Run the training and say what came of it; the exit code."""
+    require_training()
+    from prewrite.train.run import run_training
+
+    result = run_training(config, argv)
+    if "stopped_at" in result:
+        print(f"Stopped after update {result['stopped_at']}. Go on with the same command and --resume.")
+        return 130
+    for task in result.get("tasks", [result]):
+        print_result(task)
+    print(f"\nReport: {config.output_dir}/report.html   Rewriter: {config.output_dir}/rewriter")
+    return 0
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Before and after, in lines that a person reads."""
+    test = result["test"]
+    print(f"\nInitial instruction: {result['instruction']}")
+    print(f"Rewrite:             {result['rewrite']}\n")
+    width = max(len(name) for name in test["instructions"])
+    print(f"Test, {test['n']} rows, {result['metric']}, answers read by {result['decoding']}:")
+    for name, row in test["instructions"].items():
+        interval = row["interval"]
+        print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {interval['low']:.3f} to {interval['high']:.3f})")
+    print(result["verdict"])
+
+
+def require_training() -> None:
+    """Raise `MissingDependencyError` if the extra `train` is not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "trl", "peft") if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(f"{missing[0]} is not installed; `pip install 'prewrite[train]'`")
