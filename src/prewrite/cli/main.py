@@ -22,7 +22,6 @@ COMMANDS = {
     "warm": "load task models so that the first batch does not wait",
     "cache": "size of the answer cache, or clear it",
     "warm-start": "make a warm-start adapter for a rewriter",
-    "train-reward": "train a reward model on a run's scored rewrites",
 }
 BAD_INPUT, STOPPED = 2, 130
 

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
+from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.train.rewriter import query_ids
 
@@ -117,3 +119,13 @@ def _completions(texts: Sequence[str], tokenizer, device) -> Completions:
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for at in range(0, len(items), size):
         yield items[at : at + size]
+
+
+def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
+    """Write the adapter in half precision; the folder names the base model as the user did, not where it was found."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.half()
+    model.peft_config["default"].base_model_name_or_path = HUB_ID if base_model in EMBEDDED_NAMES else base_model
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

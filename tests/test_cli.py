@@ -1,0 +1,153 @@
+"""The commands as a user types them: flags, YAML, errors, exit codes, and a whole run on a tiny model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy import toy_model
+
+from prewrite.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = [
+    {"instruction": "solve the task", "input": f"{word} {n}", "output": word, "task": "classification"}
+    for n in range(20)
+    for word in ("step", "now")
+]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder with a tiny model and a data file."""
+    folder = tmp_path_factory.mktemp("toy")
+    model, tokenizer = toy_model()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return folder
+
+
+def train_flags(toy, run, *more):
+    return [
+        "train", "--dataset", str(toy / "rows.jsonl"), "--output_dir", str(run), "--base_model", str(toy / "model"),
+        "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2", "--learning_rate", "5e-6",
+        "--kl_coef", "0.02", "--rewrites-per-step", "4", "--examples_per_rewrite", "3", "--response_length", "6",
+        "--dev_examples", "6", "--no_cache", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert main(train_flags(toy, folder)) == 0
+    return folder
+
+
+def test_a_run_leaves_every_file_that_the_design_names(run):
+    for name in ("config.json", "splits.json", "metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl",
+                 "result.json", "report.html", "report.md", "rewriter/rewriter.json", "checkpoints"):  # fmt: skip
+        assert (run / name).exists(), name
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["learning_rate"] == 5e-6 and config["versions"]["trl"] == "0.25.0"
+    result = json.loads((run / "result.json").read_text())
+    assert result["test"]["n"] == 8 and set(result["test"]["instructions"]) == {"initial", "rewrite"}
+    assert result["cost"]["task_model"]["prompts"] > 0
+
+
+def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
+    flags = train_flags(toy, tmp_path / "run")[1:]
+    done = subprocess.run([sys.executable, "finetune.py", *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Test, 8 rows" in done.stdout
+    asked = [sys.executable, "inference.py", "--model_dir", str(tmp_path / "run"), "--instruction", "solve the task"]
+    done = subprocess.run([*asked, "--strategy", "I"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_strategy_s_chooses_on_dev(run, toy, capsys):
+    flags = ["--strategy", "S", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--json"]
+    assert main(["rewrite", "--model-dir", str(run), "--instruction", "solve the task", *flags, "--no-cache"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"] in ("initial", "greedy", "sample") and found["calls"] <= found["full_calls"]
+
+
+def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
+    before = (run / "result.json").read_text()
+    assert main(train_flags(toy, run)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (run / "result.json").read_text() == before
+
+
+def test_resume_of_a_finished_run_trains_no_further(run, toy):
+    steps = (run / "metrics.jsonl").read_text().count("\n")
+    assert main(train_flags(toy, run, "--resume")) == 0
+    assert (run / "metrics.jsonl").read_text().count("\n") == steps
+
+
+def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"data: {toy / 'rows.jsonl'}\nmax-steps: 7\nlearning_rate: 5e-6\nguards: [drift]\n")
+    from argparse import ArgumentParser
+
+    from prewrite.cli.options import add_options, build_config
+    from prewrite.config import TrainConfig
+
+    parser = ArgumentParser()
+    add_options(parser, TrainConfig)
+    built = build_config(TrainConfig, parser.parse_args(["--config", str(config), "--max_steps", "3"]))
+    assert (built.max_steps, built.learning_rate, built.guards) == (3, 5e-6, ["drift"])
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("learning_rat: 1\n", ["learning_rat", "did you mean learning_rate"]),
+        ("max_steps: many\n", ["max_steps", "whole number"]),
+        ("max_steps: 2.5\n", ["max_steps", "whole number"]),
+        ("lora: 3\n", ["lora", "true or false"]),
+        ("reward_mode: f1\n", ["reward_mode", "'f1'", "token_f1"]),
+        ("guards: [kind]\n", ["guard 'kind'", "drift"]),
+        ("max_steps: 0\n", ["max_steps", "above 0"]),
+        ("- a\n", ["name: value"]),
+        ("a: [\n", ["YAML"]),
+    ],
+)
+def test_bad_settings_name_file_field_value_and_rule(tmp_path, capsys, yaml, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml)
+    assert main(["train", "--config", str(file), "--data", "x.jsonl"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    for word in words:
+        assert word in message
+
+
+def test_bad_data_and_missing_models_exit_with_2(toy, tmp_path, capsys):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"instruction": "a", "input": "b"}\n')
+    assert main(train_flags(toy, tmp_path / "r1", "--dataset", str(bad))) == 2
+    assert not (tmp_path / "r1").exists()
+    flags = train_flags(toy, tmp_path / "r2")
+    flags[flags.index("--task_model") + 1] = str(tmp_path / "nowhere")
+    assert main(flags) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: prewrite" in capsys.readouterr().out
+
+
+def test_import_and_help_need_no_torch_and_little_time():
+    code = "import sys, prewrite.cli.main as m; m.main([]); assert 'torch' not in sys.modules"
+    best = 10.0
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+        last = [line for line in done.stderr.splitlines() if line.endswith("prewrite.cli.main")][-1]
+        best = min(best, int(last.split("|")[1]) / 1e6)
+    assert best < 0.3
