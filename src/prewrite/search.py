@@ -1,25 +1,26 @@
 """Proposing rewrites and choosing one on the dev set: PRewrite-I (greedy), PRewrite-S (best of K samples).
 
 The paper scores every candidate on every dev item. Here candidates race: all see the same items in the same order, and
-one that is shown to be worse than the leaders stops. Candidate i plays a betting game against them: it stakes a share
-of its capital on d = (weighted leaders' score - i's score) at each item, with weights chosen from earlier items only.
-If i were the best, no bet on d > 0 could gain on average, whatever the weights; so the capital is a nonnegative
-supermartingale, and by Ville's inequality it ever reaches 1/error with probability at most `error`. This holds at every
-look and for all candidates at once, since just one test, the best candidate's own, must not fail. Betting: Waudby-Smith
-and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024). One game against a weighted
-field in place of one against each rival is our choice: it needs no union bound over pairs.
+one that is shown to be worse than the leaders stops. At each look, candidate i is tested against a field: the mean
+score of the others, weighted towards the leaders as they stood at the look before. If i were the best, no such field
+could beat it on average, whatever the weights; so there is one test per candidate and no correction over pairs, and
+only the best candidate's own test must not fail. The looks are few and fixed, and the limit is Pocock's, which the
+highest of all looks passes with the stated probability: "Group sequential methods in the design and analysis of
+clinical trials", Biometrika 64 (1977). Testing against a weighted field, not against each rival, is our choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError
+from prewrite.stats import CorrectedEstimate, correct_for_selection
 from prewrite.types import RewriteExample
 
 Floats = NDArray[np.float64]
@@ -27,10 +28,12 @@ Source = Literal["initial", "greedy", "sample", "untrained", "few_shot", "user"]
 Score = Callable[[Sequence[str], Sequence[RewriteExample]], Floats]
 """Scores in [0, 1], shape (rewrites, examples); `Evaluator.score`."""
 
-STAKES = np.geomspace(0.02, 0.98, 12)
-"""Shares of the capital staked per item; the capital is split evenly over them, so none has to be guessed."""
-LEADERS_SHARPNESS = 2.0
-"""How fast a rival's weight falls with its distance to the leader, in standard errors of that distance."""
+LOOKS_GROWTH = 1.4
+"""Ratio of items from one look to the next: few looks keep the limit low, and clear losers still leave early."""
+FIELD_SHARPNESS = 4.0
+"""How fast a rival's weight in the field falls with its distance to the leader, in that distance's standard errors."""
+PRIOR_ITEMS = 1.0
+"""Items, half won and half lost, added to every test: they keep the variance above zero where few items differ."""
 
 
 class Rewriter(Protocol):
@@ -78,9 +81,24 @@ class Selection:
         """The chosen rewrite."""
         return self.candidates[self.chosen].rewrite
 
+    def mean(self, candidate: int) -> float:
+        """Mean score of a candidate over the items it was scored on; flattering for the chosen one."""
+        return float(np.nanmean(self.scores[candidate]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums for `result.json`; the decisions stand in `rows`."""
+        return {
+            "candidates": len(self.candidates),
+            "chosen": self.chosen,
+            "source": self.candidates[self.chosen].source,
+            "calls": self.calls,
+            "full_calls": self.full_calls,
+            "stopped": self.stopped,
+        }
+
 
 def propose(rewriter: Rewriter, instruction: str, count: int, *, seed: int = 0) -> list[Candidate]:
-    """The initial instruction, the greedy rewrite, then `count` samples; exact duplicates merged, empty ones dropped."""
+    """The initial instruction, the greedy rewrite, then `count` samples; duplicates merged, empty ones dropped."""
     if count < 0:
         raise ConfigError(f"strategy asks for {count} samples; use 0 for the greedy rewrite alone, or more")
     proposed: list[tuple[str, Source]] = [(instruction, "initial"), (rewriter.greedy(instruction), "greedy")]
@@ -107,72 +125,52 @@ def select(
     *,
     race: bool = True,
     error: float = 0.05,
-    practical_delta: float = 0.0,
-    block: int = 10,
-    min_items: int = 20,
+    practical_delta: float = 0.005,
+    min_items: int = 15,
     max_items: int | None = None,
     seed: int = 0,
 ) -> Selection:
     """Choose the candidate with the best mean score; ties go to the initial instruction, then to the shorter text.
 
-    `race` off scores everything. With it, items come in blocks, shuffled by `seed`, and a candidate stops once it is
-    shown to be worse than the leaders, or, with `practical_delta` > 0, shown not to be better than them by that much
-    (a share, 0.01 = 1 point). The chance that the truly best candidate is stopped (with `practical_delta`: though it
-    leads by that much) is at most `error` over the whole race. No candidate stops before `min_items`.
+    `race` off scores everything. With it, items are shuffled by `seed` and come in blocks, and a candidate stops once
+    it is shown to be worse than the leaders; the chance that this befalls the truly best one is at most `error` over
+    the whole race. The race ends when one is left, or when the rest are practically equal: what would be lost on
+    average by taking the leader now is below `practical_delta` (a share, 0.005 = half a point; 0 switches this off).
+    Nobody stops before `min_items`, and nobody sees more than `max_items`.
     Raises `ConfigError` for settings out of range or scores that are not in [0, 1].
     """
-    _check(candidates, examples, error, practical_delta, block, min_items)
     limit = len(examples) if max_items is None else min(max_items, len(examples))
+    _check(candidates, limit, error, practical_delta, min_items)
     order = np.random.default_rng(seed).permutation(len(examples))[:limit]
     scores = np.full((len(candidates), len(examples)), np.nan)
+    looks = _looks(min_items, limit) if race else [limit]
+    game = _Race(len(candidates), looks, error)
     rows: list[dict[str, Any]] = [
         {"event": "candidate", "index": i, "rewrite": c.rewrite, "source": c.source, "count": c.count}
         for i, c in enumerate(candidates)
     ]
-    game = _Race(len(candidates), error, practical_delta)
-    step = block if race else limit
-    stopped = "every candidate was scored on every item" if not race else "the items were used up"
-    seen = 0
-    while seen < limit:
-        items = order[seen : seen + step]
-        alive = np.flatnonzero(game.alive)
-        fresh = _ask(score, [candidates[i].rewrite for i in alive], [examples[i] for i in items])
-        scores[np.ix_(alive, items)] = fresh
-        seen += len(items)
+    stopped, seen = ("all items were used" if race else "racing was off"), 0
+    for look in looks:
+        alive, items = np.flatnonzero(game.alive), order[seen:look]
+        scores[np.ix_(alive, items)] = _ask(
+            score, [candidates[i].rewrite for i in alive.tolist()], [examples[item] for item in items.tolist()]
+        )
+        seen = look
         if not race:
             break
-        game.play(alive, fresh)
-        out = game.drop(scores[:, order[:seen]]) if seen >= min_items else {}
-        means = scores[:, order[:seen]].mean(axis=1, where=~np.isnan(scores[:, order[:seen]]))
-        rows.append(
-            {
-                "event": "race_round",
-                "items": seen,
-                "scores": {str(i): round(float(means[i]), 6) for i in alive},
-                "evidence": {str(i): round(float(min(game.peak[i], 1e9)), 4) for i in alive},
-                "alive": np.flatnonzero(game.alive).tolist(),
-            }
-        )
-        rows.extend(
-            {
-                "event": "eliminated",
-                "index": i,
-                "rewrite": candidates[i].rewrite,
-                "items": seen,
-                "score": float(means[i]),
-                "rival": rival,
-                "rival_score": float(means[rival]),
-                "evidence": float(min(game.peak[i], 1e9)),
-                "threshold": 1 / error,
-            }
-            for i, rival in out.items()
-        )
+        so_far = scores[:, order[:seen]]
+        out = game.judge(so_far)
+        loss = _expected_loss(so_far[game.alive])
+        rows += _round_rows(candidates, so_far, alive, game, out, loss)
         if game.alive.sum() == 1:
             stopped = "one candidate was left"
             break
-    chosen = _best(candidates, scores[:, order[:seen]], game.alive)
-    calls, full_calls = int((~np.isnan(scores)).sum()), len(candidates) * limit
+        if seen < limit and loss < practical_delta:
+            stopped = "the candidates left are practically equal"
+            break
     used = order[:seen]
+    chosen = _best(candidates, scores[:, used], game.alive)
+    calls, full_calls = int((~np.isnan(scores)).sum()), len(candidates) * limit
     rows.append(
         {
             "event": "selected",
@@ -189,50 +187,146 @@ def select(
     return Selection(tuple(candidates), chosen, scores, calls, full_calls, stopped, tuple(rows))
 
 
-class _Race:
-    """The capital that is bet against each candidate's being the best."""
+def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int = 0) -> CorrectedEstimate:
+    """What the chosen rewrite scores, with the flattery of having been chosen taken out; for runs without test rows.
 
-    def __init__(self, count: int, error: float, practical_delta: float):
+    The baseline is the initial instruction, or the first candidate where it did not compete. It rests on the items
+    that the chosen one has seen; a stopped candidate's missing scores are taken to be the chosen one's plus their mean
+    difference.
+    """
+    seen = ~np.isnan(selection.scores[selection.chosen])
+    scores = selection.scores[:, seen]
+    winner = scores[selection.chosen]
+    filled = np.where(np.isnan(scores), winner + np.nanmean(scores - winner, axis=1, keepdims=True), scores)
+    sources = [candidate.source for candidate in selection.candidates]
+    baseline = sources.index("initial") if "initial" in sources else 0
+    return correct_for_selection(filled, selection.chosen, baseline=baseline, level=level, seed=seed)
+
+
+class _Race:
+    """Who is still in, and each candidate's lead or lag against its field, item by item."""
+
+    def __init__(self, count: int, looks: Sequence[int], error: float):
         self.alive = np.ones(count, dtype=bool)
-        self.threshold = 1 / error
-        self.practical_delta = practical_delta
-        self.capital = np.ones((count, len(STAKES)))
-        self.peak = np.ones(count)  # Ville's inequality bounds the highest capital ever reached
+        self.limit = pocock_limit(tuple(looks), error)
+        self.lag = np.zeros((count, looks[-1]))  # field's score minus the candidate's, per item, in [-1, 1]
         self.weights = np.full((count, count), 1 / max(1, count - 1))
         np.fill_diagonal(self.weights, 0)
+        self.seen = 0
+        self.z = np.zeros(count)
 
-    def play(self, alive: NDArray[np.intp], fresh: Floats) -> None:
-        """Settle the bets on new items; `fresh` is (alive, items). Weights date from earlier items."""
-        if len(alive) < 2:
-            return
-        field = self.weights[np.ix_(alive, alive)] @ fresh
-        lead = (field - fresh + self.practical_delta) / (1 + self.practical_delta)  # in [-1, 1], (alive, items)
-        growth = np.cumprod(1 + lead[:, None, :] * STAKES[None, :, None], axis=2)
-        path = (self.capital[alive][:, :, None] * growth).mean(axis=1)
-        self.peak[alive] = np.maximum(self.peak[alive], path.max(axis=1))
-        self.capital[alive] *= growth[:, :, -1]
-
-    def drop(self, scores: Floats) -> dict[int, int]:
-        """Stop the candidates that are shown to be worse; candidate to its leading rival. Sets the next weights."""
-        means = scores.mean(axis=1)
-        leader = int(np.nanargmax(np.where(self.alive, means, -np.inf)))
-        out = [i for i in np.flatnonzero(self.alive & (self.peak >= self.threshold)).tolist() if i != leader]
+    def judge(self, scores: Floats) -> list[int]:
+        """Test every candidate still in on all items so far, (candidate, item); stop and return those that fail."""
+        alive, count = np.flatnonzero(self.alive), scores.shape[1]
+        fresh = scores[alive, self.seen :]
+        self.lag[alive, self.seen : count] = self.weights[np.ix_(alive, alive)] @ fresh - fresh
+        self.seen = count
+        lag = self.lag[alive, :count]
+        mean = lag.sum(axis=1) / (count + PRIOR_ITEMS)
+        variance = ((lag**2).sum(axis=1) + PRIOR_ITEMS) / (count + PRIOR_ITEMS) - mean**2
+        self.z[alive] = mean * np.sqrt((count + PRIOR_ITEMS) / variance)
+        means = scores[alive].mean(axis=1)
+        leader = alive[np.argmax(means)]
+        out = [int(i) for i in alive if self.z[i] >= self.limit[count] and i != leader]
         self.alive[out] = False
-        self._reweigh(scores, means)
-        return dict.fromkeys(out, leader)
+        self._weigh(scores)
+        return out
 
-    def _reweigh(self, scores: Floats, means: Floats) -> None:
+    def _weigh(self, scores: Floats) -> None:
+        """Weights of the next field, from the items so far."""
         alive = np.flatnonzero(self.alive)
-        self.weights[:] = 0
-        for i in alive:
-            rivals = alive[alive != i]
-            if not len(rivals):
-                return
-            best = rivals[np.argmax(means[rivals])]
-            behind = scores[best] - scores[rivals]
-            error = np.maximum(behind.std(axis=1), 0.1) / np.sqrt(scores.shape[1])
-            weight = np.exp(-LEADERS_SHARPNESS * behind.mean(axis=1) / error)
-            self.weights[i, rivals] = weight / weight.sum()
+        means = scores[alive].mean(axis=1)
+        for place, i in enumerate(alive):
+            rivals = np.delete(alive, place)
+            if len(rivals):
+                best = rivals[np.argmax(np.delete(means, place))]
+                behind = scores[best] - scores[rivals]
+                deviation = np.sqrt((behind.var(axis=1) + PRIOR_ITEMS / scores.shape[1]) / scores.shape[1])
+                weight = np.exp(-FIELD_SHARPNESS * behind.mean(axis=1) / deviation)
+                self.weights[i] = 0
+                self.weights[i, rivals] = weight / weight.sum()
+
+
+@lru_cache(maxsize=32)
+def pocock_limit(looks: tuple[int, ...], error: float) -> dict[int, float]:
+    """Limit of the test statistic at each look, by items seen.
+
+    Pocock's constant is the quantile of the highest of all looks at a random walk without drift; found by simulation
+    with a fixed seed (its own error is about 0.01), then widened from the normal to Student's distribution.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    steps = np.diff(np.array([0, *looks]))
+    walks = np.cumsum(np.random.default_rng(0).standard_normal((100_000, len(looks))) * np.sqrt(steps), axis=1)
+    constant = np.quantile((walks / np.sqrt(np.array(looks))).max(axis=1), 1 - error)
+    return {look: float(stdtrit(look - 1, ndtr(constant))) for look in looks}
+
+
+def _looks(first: int, limit: int) -> list[int]:
+    """Items seen at each look, growing by `LOOKS_GROWTH`, the last at the limit."""
+    looks = [min(first, limit)]
+    while looks[-1] < limit:
+        following = max(looks[-1] + 1, round(looks[-1] * LOOKS_GROWTH))
+        # A last block of a few items is not worth a look.
+        looks.append(limit if following * (1 + LOOKS_GROWTH) / 2 > limit else following)
+    return looks
+
+
+def _expected_loss(scores: Floats) -> float:
+    """What taking the leader now costs on average: sum over rivals of E[max(0, true score - the leader's)].
+
+    Normal approximation of each paired difference; a sum bounds the mean of the largest.
+    """
+    if len(scores) < 2:
+        return 0.0
+    from scipy.special import ndtr
+
+    leader = int(scores.mean(axis=1).argmax())
+    lag = scores[leader] - np.delete(scores, leader, axis=0)
+    count = scores.shape[1]
+    deviation = np.sqrt((lag.var(axis=1) + PRIOR_ITEMS / count) / count)
+    z = lag.mean(axis=1) / deviation
+    return float((deviation * (np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - z * ndtr(-z))).sum())
+
+
+def _round_rows(
+    candidates: Sequence[Candidate],
+    scores: Floats,
+    played: NDArray[np.intp],
+    game: _Race,
+    out: Sequence[int],
+    loss: float,
+) -> list[dict[str, Any]]:
+    """What one look saw, and who stopped at it."""
+    items = scores.shape[1]
+    means = {int(i): float(scores[i].mean()) for i in played}
+    rival = max(np.flatnonzero(game.alive).tolist(), key=lambda i: means[i])
+    first: dict[str, Any] = {
+        "event": "race_round",
+        "items": items,
+        "scores": {str(i): round(mean, 6) for i, mean in means.items()},
+        "z": {str(i): round(float(game.z[i]), 3) for i in means},
+        "limit": round(game.limit[items], 3),
+        "expected_loss": round(loss, 6),
+        "alive": np.flatnonzero(game.alive).tolist(),
+    }
+    return [
+        first,
+        *(
+            {
+                "event": "eliminated",
+                "index": i,
+                "rewrite": candidates[i].rewrite,
+                "items": items,
+                "score": means[i],
+                "rival": rival,
+                "rival_score": means[rival],
+                "z": round(float(game.z[i]), 3),
+                "limit": round(game.limit[items], 3),
+            }
+            for i in out
+        ),
+    ]
 
 
 def _ask(score: Score, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> Floats:
@@ -253,23 +347,16 @@ def _best(candidates: Sequence[Candidate], scores: Floats, alive: NDArray[np.boo
     )
 
 
-def _check(
-    candidates: Sequence[Candidate],
-    examples: Sequence[RewriteExample],
-    error: float,
-    practical_delta: float,
-    block: int,
-    min_items: int,
-) -> None:
+def _check(candidates: Sequence[Candidate], limit: int, error: float, practical_delta: float, min_items: int) -> None:
     if not candidates:
         raise ConfigError("there are no candidates to choose from; propose() always holds the initial instruction")
-    if not examples:
+    if limit < 1:
         raise ConfigError("there are no dev rows to choose on; give at least one")
-    if not 0 < error < 1:
+    if not 0 < error < 0.5:
         raise ConfigError(
-            f"race error {error} is outside (0, 1); 0.05 stops the best candidate in at most 5% of races"
+            f"race error {error} is outside (0, 0.5); 0.05 stops the best candidate in at most 5% of races"
         )
     if not 0 <= practical_delta < 1:
-        raise ConfigError(f"practical_delta {practical_delta} is outside [0, 1); 0.01 means one point")
-    if block < 1 or min_items < 1:
-        raise ConfigError(f"block {block} and min_items {min_items} must be at least 1")
+        raise ConfigError(f"practical_delta {practical_delta} is outside [0, 1); 0.005 means half a point")
+    if min_items < 2:
+        raise ConfigError(f"min_items is {min_items}; a test needs at least 2")

@@ -1,0 +1,82 @@
+"""The same result as Markdown, for terminals and pull requests."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prewrite.report.page import duration, percent, pvalue, signed
+
+
+def render_markdown(page: dict[str, Any]) -> str:
+    """`report.md` from the values of `build_page`."""
+    lines = [f"# {cell(page['name'])}", f"**{cell(page['verdict'])}**"]
+    lines += ["Initial instruction:", fenced(page["initial"]), "Rewrite:", fenced(page["rewrite"] or "(none yet)")]
+    if page["scores"]:
+        lines += _scores(page["scores"])
+    if page["dev"]:
+        lines.append(_dev(page["dev"], page["scores"]))
+    if page["race"] and page["race"]["selected"]:
+        selected = page["race"]["selected"]
+        lines.append(
+            f"Race: {len(page['race']['rows'])} candidates, {selected['calls']:,} of {selected['full_calls']:,} "
+            f"scorings that a full evaluation takes; it ended because {selected['stopped']}."
+        )
+    if page["guards"]:
+        fired = ", ".join(f"{cell(guard.name)} {guard.count:,}×" for guard in page["guards"])  # noqa: RUF001
+        lines.append(f"Guards that fired in {page['rollouts']:,} rollouts: {fired}.")
+    facts = [*page["facts"], *((f"time: {name}", duration(seconds)) for name, seconds in page["cost"]["phases"])]
+    if facts:
+        lines.append(table(["", ""], [[cell(name), cell(value)] for name, value in facts]))
+    if page["setup"]["command"]:
+        lines += ["To repeat it:", fenced(page["setup"]["command"], "sh")]
+    return "\n\n".join(lines) + "\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column to the left, numbers to the right."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, marks, *rows])
+
+
+def cell(text: str) -> str:
+    """Text of a model on one line, its marks and tags shown as they are."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~!])", r"\\\1", " ".join(text.split()))
+
+
+def fenced(text: str, language: str = "text") -> str:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    rows = []
+    for row in scores["rows"]:
+        found = row["difference"]
+        cells = [cell(row["name"]), percent(row["mean"]), f"{percent(row['low'])} to {percent(row['high'])}"]
+        if found:
+            interval = f"{signed(found['low'])} to {signed(found['high'])}"
+            cells += [
+                signed(found["mean"]),
+                interval,
+                f"{found['gained']} / {found['lost']}",
+                pvalue(found["p_value"]),
+            ]
+        else:
+            cells += ["", "", "", ""]
+        rows.append(cells)
+    head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
+    return [table(head, rows), f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."]
+
+
+def _dev(dev: dict[str, Any], scores: dict[str, Any] | None) -> str:
+    chosen = f"The rewrite was chosen by its dev score, {percent(dev['rewrite'])}, which flatters it; "
+    if dev["test"] is not None and scores:
+        return chosen + f"its {scores['split']} score is {percent(dev['test'])}."
+    corrected = dev["corrected"]
+    return chosen + (
+        f"corrected for that by nested resampling, in place of a test result, it is {percent(corrected['score'])} "
+        f"({percent(corrected['low'])} to {percent(corrected['high'])})."
+    )

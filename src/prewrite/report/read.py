@@ -1,0 +1,162 @@
+"""A run folder as the report needs it: read in one pass, sampled where it is long, checked where it may be broken."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prewrite.errors import RunFolderError
+from prewrite.run_folder import RunFolder
+
+MAX_POINTS = 240
+"""Points per curve; longer runs are averaged over neighbouring updates, since a screen shows no more."""
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Neighbouring updates that share one point of the curves, and what their rollouts held."""
+
+    first: int
+    last: int
+    count: int = 0
+    distinct: set[int] = field(default_factory=set)
+    best: str = ""
+    best_reward: float = -math.inf
+    other: str = ""
+    """One rollout drawn at random."""
+    other_reward: float = 0.0
+
+
+@dataclass(slots=True)
+class GuardDigest:
+    """How often a guard fired in the rollouts, and an example."""
+
+    name: str
+    count: int = 0
+    penalty: float = 0.0
+    """Sum of the penalties, at most 0."""
+    example: str = ""
+    example_step: int = 0
+
+
+@dataclass(slots=True)
+class RunData:
+    """What the files of one run say."""
+
+    folder: RunFolder
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    buckets: list[Bucket]
+    guards: list[GuardDigest]
+    rollouts: int
+    rewrites: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    """None while the run goes on, or where it was stopped."""
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.path.resolve().name
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The rows of `rewrites.jsonl` with this event, in order."""
+        return [row for row in self.rewrites if row["event"] == event]
+
+
+def read_run(path: str | Path, *, seed: int = 0) -> RunData:
+    """Read a run folder. Files that the run has not written yet are empty; a broken one raises `RunFolderError`."""
+    folder = RunFolder.open(path)
+    config = RunFolder.read_json(folder.config)
+    metrics = [_need(row, {"step": int}, where) for where, row in read_rows(folder.metrics)]
+    for row in metrics:
+        for key, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RunFolderError(
+                    f"{folder.metrics}: {key} is {value} at step {row['step']}; numbers must be finite"
+                )
+    buckets = _buckets([row["step"] for row in metrics])
+    guards, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
+    rewrites = [_need(row, {"event": str}, where) for where, row in read_rows(folder.rewrites)]
+    items = [
+        _need(row, {"input": str, "gold": list, "answers": dict}, where) for where, row in read_rows(folder.items)
+    ]
+    result = RunFolder.read_json(folder.result) if folder.result.exists() else None
+    return RunData(folder, config, metrics, buckets, guards, rollouts, rewrites, items, result)
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a JSONL file, each with its place `file:line`; none if the file is missing.
+
+    A last line without its line break is being written, or was cut off by a crash: it is left out. Raises
+    `RunFolderError` for any other line that is not one JSON object.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="strict") as file:
+        number = 0
+        while True:
+            number += 1
+            where = f"{path}:{number}"
+            try:
+                line = file.readline()
+                if not line.endswith("\n"):
+                    return
+                row = json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise RunFolderError(f"{where} is not valid JSON ({error}); the file was changed") from None
+            if not isinstance(row, dict):
+                raise RunFolderError(f"{where} holds a {type(row).__name__}, not an object")
+            yield where, row
+
+
+def _need(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
+    for name, kind in fields.items():
+        if name not in row:
+            raise RunFolderError(f"{where} has no field {name!r}; the file was changed or is of another version")
+        if not isinstance(row[name], kind) or isinstance(row[name], bool):
+            raise RunFolderError(f"{where}: field {name!r} is {row[name]!r}, not {kind.__name__}")
+    return row
+
+
+def _buckets(steps: Sequence[int]) -> list[Bucket]:
+    """At most `MAX_POINTS` runs of neighbouring updates of equal length."""
+    distinct = sorted(set(steps))
+    size = max(1, math.ceil(len(distinct) / MAX_POINTS))
+    groups = [distinct[start : start + size] for start in range(0, len(distinct), size)]
+    return [Bucket(group[0], group[-1]) for group in groups]
+
+
+def _read_rollouts(path: Path, buckets: list[Bucket], rng: random.Random) -> tuple[list[GuardDigest], int]:
+    starts = [bucket.first for bucket in buckets]
+    guards: dict[str, GuardDigest] = {}
+    total = 0
+    for where, row in read_rows(path):
+        _need(row, {"step": int, "rewrite": str, "reward": (int, float)}, where)  # type: ignore[dict-item]
+        total += 1
+        for name, penalty in row.get("guards", {}).items():
+            if not isinstance(penalty, (int, float)):
+                raise RunFolderError(f"{where}: guard {name!r} is {penalty!r}, not a number")
+            if penalty:
+                guard = guards.setdefault(name, GuardDigest(name))
+                guard.count += 1
+                guard.penalty += penalty
+                if rng.random() * guard.count < 1:
+                    guard.example, guard.example_step = row["rewrite"], row["step"]
+        place = bisect_right(starts, row["step"]) - 1
+        if place < 0:
+            continue
+        bucket, reward, rewrite = buckets[place], float(row["reward"]), row["rewrite"]
+        bucket.count += 1
+        bucket.distinct.add(hash(rewrite))
+        if reward > bucket.best_reward:
+            bucket.best, bucket.best_reward = rewrite, reward
+        if rng.random() * bucket.count < 1:
+            bucket.other, bucket.other_reward = rewrite, reward
+    return sorted(guards.values(), key=lambda guard: -guard.count), total
