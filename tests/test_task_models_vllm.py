@@ -1,0 +1,102 @@
+"""The vllm backend without vLLM: what it asks for and what it reads, against a stand-in that records and counts."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from prewrite.errors import MissingDependencyError
+from prewrite.task_models.vllm import VLLMTaskModel
+
+
+class SamplingParams:
+    """vLLM's keywords that are used here; others are an error, as in vLLM."""
+
+    __struct_fields__ = (
+        "temperature",
+        "max_tokens",
+        "logprobs",
+        "prompt_logprobs",
+        "structured_outputs",
+        "logprob_token_ids",
+    )
+
+    def __init__(self, **fields):
+        assert set(fields) <= set(self.__struct_fields__)
+        self.__dict__ |= dict.fromkeys(self.__struct_fields__) | fields
+
+
+class Tokenizer:
+    """A token per character."""
+
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": [*([1] if add_special_tokens else []), *map(ord, text)]}
+
+
+class LLM:
+    """Gives token t log-probability -t / 100, and writes the last character of the prompt."""
+
+    def __init__(self, **fields):
+        self.fields, self.asked = fields, []
+
+    def get_tokenizer(self):
+        return Tokenizer()
+
+    def generate(self, requests, parameters, use_tqdm):
+        self.asked.append((requests, parameters))
+        return [self._answer(request["prompt_token_ids"], parameters) for request in requests]
+
+    def _answer(self, ids, parameters):
+        def told(tokens):
+            return {token: SimpleNamespace(logprob=-token / 100) for token in tokens}
+
+        text = parameters.structured_outputs.choice[-1] if parameters.structured_outputs else chr(ids[-1])
+        first = told(parameters.logprob_token_ids or [])
+        return SimpleNamespace(
+            outputs=[SimpleNamespace(text=text, logprobs=[first])],
+            prompt_logprobs=[None, *(told([token]) for token in ids[1:])],
+        )
+
+
+@pytest.fixture
+def task_model(monkeypatch):
+    vllm = ModuleType("vllm")
+    vllm.LLM, vllm.SamplingParams, vllm.__version__ = LLM, SamplingParams, "0.32.0"
+    vllm.sampling_params = SimpleNamespace(StructuredOutputsParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    return VLLMTaskModel("org/model", max_new_tokens=7)
+
+
+def test_text_is_greedy_and_the_prefix_cache_is_on(task_model):
+    assert task_model.generate(["ab", "cd"]) == ["b", "d"]
+    requests, parameters = task_model.llm.asked[0]
+    assert requests[0] == {"prompt_token_ids": [1, ord("a"), ord("b")]}
+    assert (parameters.temperature, parameters.max_tokens) == (0, 7)
+    assert task_model.llm.fields["enable_prefix_caching"] is True
+
+
+def test_labels_of_several_tokens_are_summed_over_their_own_tokens(task_model):
+    scores = task_model.label_logprobs(["p"], ["a", "bc"])
+    assert scores[0] == pytest.approx([-(32 + 97) / 100, -(32 + 98 + 99) / 100])  # a label follows a space, 32
+
+
+def test_labels_of_one_token_take_one_step(task_model, monkeypatch):
+    monkeypatch.setattr(task_model, "_label_ids", lambda text: [ord(text)])
+    assert task_model.label_logprobs(["p", "q"], ["a", "b"])[1] == pytest.approx([-0.97, -0.98])
+    ((requests, parameters),) = task_model.llm.asked
+    assert len(requests) == 2 and parameters.logprob_token_ids == [97, 98]
+
+
+def test_a_target_is_averaged(task_model):
+    assert task_model.target_logprobs(["p"], ["ab"]) == pytest.approx([-(32 + 97 + 98) / 300])
+
+
+def test_a_choice_is_among_the_labels(task_model):
+    assert task_model.constrained(["p"], ["no", "yes"]) == ["yes"]
+    assert task_model.llm.asked[0][1].structured_outputs.choice == [" no", " yes"]
+
+
+def test_without_vllm_the_pip_line_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'prewrite\[vllm\]'"):
+        VLLMTaskModel("m")
