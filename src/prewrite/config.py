@@ -98,7 +98,7 @@ class TrainConfig(TaskConfig):
     learning_rate: float = option(2e-4, "learning rate; 5e-6 is a usual start with --no_lora")
     kl_coef: float = option(0.02, "weight of the KL penalty against the reference model, per token")
     target_kl: float | None = option(None, "adapt kl_coef towards this KL per completion, in nats")
-    temperature: float = option(1.0, "sampling temperature of the rewriter in training and search")
+    temperature: float = option(1.0, "sampling temperature of the rewriter in training and search; 0.7 suits models below 1B")
     lora: bool = option(True, "train a LoRA adapter; --no_lora trains all weights")
     lora_rank: int = option(16, "rank of the adapter")
     trl_overrides: dict[str, Any] = option({}, "other fields of the TRL config, in YAML only")

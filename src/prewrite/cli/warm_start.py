@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Example: prewrite warm-start --base-model embedded --output-dir runs/starter"
     parser.add_argument("--base_model", "--base-model", default="embedded", help="folder, hub id or embedded")
     parser.add_argument("--output_dir", "--output-dir", required=True, help="the adapter's folder; must not exist")
-    parser.add_argument("--meta_family", "--meta-family", default="generic", help="the meta prompt it will be used with")
+    parser.add_argument(
+        "--meta_family", "--meta-family", default="generic", help="the meta prompt it will be used with"
+    )
     parser.add_argument("--epochs", type=int, default=3, help="passes over the pairs")
     parser.add_argument("--seed", type=int, default=0, help="seed of order and initial weights")
 

@@ -21,15 +21,14 @@ import prewrite
 from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
 from prewrite.errors import ConfigError
-from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.evaluator import Evaluator
 from prewrite.opening import open_evaluator, open_splits
 from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
-from prewrite.search import propose, select
 from prewrite.train import checkpoint
-from prewrite.train.rewriter import Rewriter, starter_adapter
+from prewrite.train.choose import Task, choose_and_test
+from prewrite.train.rewriter import starter_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +73,8 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
         for instruction, dev_rows in part.dev.by_instruction().items():
             test_rows = part.test.by_instruction().get(instruction)
             if test_rows is not None:
-                results.append(
-                    choose_and_test(
-                        config, trainer.rewriter(), evaluator, run, instruction, part, dev_rows, test_rows, seconds
-                    )
-                )
+                task = Task(instruction, part.train.by_instruction()[instruction], dev_rows, test_rows)
+                results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, seconds))
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
     result["cost"] = {"task_model": evaluator.task_model.usage.as_dict(), "seconds": seconds}
     run.write_json(run.result, result)
@@ -140,76 +136,6 @@ def build_trainer(config: TrainConfig, splits: Sequence[Splits], evaluator: Eval
         report_to=config.report_to,
         **config.trl_overrides,
     )
-
-
-def choose_and_test(
-    config: TrainConfig,
-    rewriter: Rewriter,
-    evaluator: Evaluator,
-    run: RunFolder,
-    instruction: str,
-    splits: Splits,
-    dev_rows: PRewriteDataset,
-    test_rows: PRewriteDataset,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Pick the rewrite of one instruction (greedy, or the best of samples on dev), then open the test set."""
-    started = time.perf_counter()
-    greedy = rewriter.greedy(instruction)
-    instructions = {"initial": instruction, "greedy": greedy}
-    selection: dict[str, Any] | None = None
-    chosen = greedy
-    if config.strategy == "S":
-        candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
-        picked = select(candidates, evaluator.score, list(dev_rows), race=config.race)
-        run.append(run.rewrites, picked.rows)
-        chosen = picked.rewrite
-        selection = {"calls": picked.calls, "full_calls": picked.full_calls, "stopped": picked.stopped}
-        instructions["rewrite"] = chosen
-    else:
-        instructions = {"initial": instruction, "rewrite": greedy}
-    if config.baselines:
-        instructions |= baselines(config, instruction, splits, evaluator, list(dev_rows))
-    seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
-
-    started = time.perf_counter()
-    evaluation = evaluate(evaluator, instructions, list(test_rows), seed=config.seed)
-    seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
-    run.append(run.items, evaluation.items())
-    example = test_rows[0]
-    return {
-        "instruction": instruction,
-        "rewrite": chosen,
-        "greedy": greedy,
-        "strategy": config.strategy,
-        "verdict": evaluation.verdict("rewrite"),
-        "test": evaluation.to_json(),
-        "selection": selection,
-        "task_model": evaluator.task_model.name,
-        "rewriter": config.base_model,
-        "decoding": evaluator.decoding_of(example),
-        "metric": evaluator.metric_of(example),
-    }
-
-
-def baselines(
-    config: TrainConfig, instruction: str, splits: Splits, evaluator: Evaluator, dev_rows: list
-) -> dict[str, str]:
-    """What RL must beat: the untrained rewriter, greedy and best of K on dev, and random exemplars in the prompt."""
-    starter = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
-    settings = dict(
-        meta_family=config.meta_family, max_new_tokens=config.response_length, temperature=config.temperature
-    )
-    plain = Rewriter.untrained(config.base_model, **settings)
-    found = {"untrained greedy": plain.greedy(instruction)}
-    if starter not in (None, "none"):
-        plain = Rewriter.untrained(config.base_model, warm_start=starter, **settings)
-        found["warm-started greedy"] = plain.greedy(instruction)
-    candidates = propose(plain, instruction, config.num_candidates, seed=config.seed)
-    found["before RL, best of samples"] = select(candidates, evaluator.score, dev_rows, race=config.race).rewrite
-    train_rows = list(splits.train.by_instruction()[instruction])
-    found["4 random exemplars"] = few_shot_instruction(instruction, train_rows, 4, seed=config.seed)
-    return {name: rewrite for name, rewrite in found.items() if rewrite}
 
 
 def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:

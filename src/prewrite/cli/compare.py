@@ -1,0 +1,29 @@
+"""`prewrite compare RUN RUN ...`: several runs (seeds, algorithms, models) in one page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The runs, and where the page goes."""
+    parser.epilog = "Example: prewrite compare runs/seed0 runs/seed1 runs/seed2 --output compare.html"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, at least two")
+    parser.add_argument(
+        "--output", default=None, metavar="FILE", help="write an HTML page; without it, print Markdown"
+    )
+
+
+def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Print or write the comparison."""
+    from prewrite.report.compare import compare_markdown, compare_runs
+    from prewrite.run_folder import write_atomic
+
+    if namespace.output is None:
+        print(compare_markdown(namespace.runs))
+        return 0
+    write_atomic(Path(namespace.output), compare_runs(namespace.runs))
+    print(namespace.output)
+    return 0
