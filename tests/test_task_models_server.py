@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.vllm_server import MODEL_NAME, VLLMServer
 
 from prewrite.task_models.doctor import check_task_model
 from prewrite.task_models.openai import OpenAITaskModel
+from servers.vllm_server import MODEL_NAME, VLLMServer
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 INSTRUCTION = "Is the sentiment of this film review positive or negative?"
