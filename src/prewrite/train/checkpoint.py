@@ -1,6 +1,6 @@
 """Checkpoints: everything that the next update depends on, so that stop and resume gives a straight run's numbers.
 
-Random numbers are drawn from generators keyed by seed and step (`PRewritePPOTrainer._rng`), so no generator state is
+Random numbers are drawn from generators keyed by seed and step (`steps.step_rng`), so no generator state is
 stored. Files are safetensors and JSON; the optimiser state is a torch file that is read back with `weights_only=True`.
 """
 
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
 from prewrite.run_folder import RunFolder
+from prewrite.train.dev_stopping import DevStopping
+from prewrite.train.kl import KLController
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -40,24 +42,38 @@ def save(trainer: Any, path: Path) -> None:
     temporary.mkdir(parents=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_file(trainable_state(model), temporary / "policy.safetensors")
-    dev = trainer.dev
-    if dev.best_state is not None:
-        save_file(dev.best_state, temporary / "best.safetensors")
     torch.save(trainer.optimizer.state_dict(), temporary / "optimizer.pt")
     torch.save(trainer.lr_scheduler.state_dict(), temporary / "scheduler.pt")
-    RunFolder.write_json(
-        temporary / "trainer.json",
-        {
-            "step": trainer.state.global_step,
-            "episode": trainer.state.episode,
-            "kl_coefficient": trainer.kl_controller.coefficient,
-            "dev": {
-                "best": dev.best if dev.best_state is not None else None,
-                "best_step": dev.best_step,
-                "since_best": dev.since_best,
-            },
-        },
-    )
+    record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
+    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller)
+    publish(temporary, path)
+
+
+def save_record(folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController) -> None:
+    """Write `trainer.json`, what every algorithm's checkpoint holds, and the best policy on dev so far."""
+    if dev.best_state is not None:
+        save_file(dev.best_state, folder / "best.safetensors")
+    best = {
+        "best": dev.best if dev.best_state is not None else None,
+        "best_step": dev.best_step,
+        "since_best": dev.since_best,
+    }
+    RunFolder.write_json(folder / "trainer.json", {**record, "kl_coefficient": kl_controller.coefficient, "dev": best})
+
+
+def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController) -> dict[str, Any]:
+    """Put the stopping state and the KL coefficient back; returns `trainer.json`."""
+    state = RunFolder.read_json(folder / "trainer.json")
+    kl_controller.coefficient = state["kl_coefficient"]
+    dev.best_step, dev.since_best = state["dev"]["best_step"], state["dev"]["since_best"]
+    if state["dev"]["best"] is not None:
+        dev.best = state["dev"]["best"]
+        dev.best_state = load_file(folder / "best.safetensors")
+    return state
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished checkpoint its name, then remove the older ones."""
     if path.exists():
         shutil.rmtree(path)
     temporary.rename(path)
@@ -68,19 +84,15 @@ def save(trainer: Any, path: Path) -> None:
 
 def load(trainer: Any, path: Path) -> None:
     """Put `trainer` into the state of the checkpoint at `path`."""
-    state = RunFolder.read_json(path / "trainer.json")
+    if not (path / "policy.safetensors").is_file():
+        raise RunFolderError(f"{path} is no checkpoint of PPO; resume with the --algorithm that the run began with")
+    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller)
     model = trainer.accelerator.unwrap_model(trainer.model)
     load_trainable_state(model, load_file(path / "policy.safetensors"))
     trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
     trainer.lr_scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
     trainer.state.global_step = state["step"]
     trainer.state.episode = state["episode"]
-    trainer.kl_controller.coefficient = state["kl_coefficient"]
-    dev = state["dev"]
-    trainer.dev.best_step, trainer.dev.since_best = dev["best_step"], dev["since_best"]
-    if dev["best"] is not None:
-        trainer.dev.best = dev["best"]
-        trainer.dev.best_state = load_file(path / "best.safetensors")
 
 
 def latest(run_folder: RunFolder) -> Path:

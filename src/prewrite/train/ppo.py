@@ -4,7 +4,8 @@
 
 `PRewritePPOTrainer` is a `trl.PPOTrainer` (0.25): TRL gives configuration, PEFT wrapping, optimiser, scheduler,
 accelerate, callbacks and logging. `train` and these four methods are ours: one prompt pass per instruction, one
-task-model call per update, exact resume. On a fixed batch in fp32 the losses are TRL's (tests/test_ppo_matches_trl.py).
+task-model call per update, exact resume. On a fixed batch in fp32 the losses are TRL's
+(tests/test_ppo_matches_trl.py).
 
 Where it departs from the paper (arXiv 2401.08189): the paper names PPO, a KL penalty and GAE and gives no number; all
 hyperparameters here are ours. The KL penalty is in the reward of each token (InstructGPT's form, and TRL's). The KL
@@ -37,6 +38,16 @@ from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
 from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
 from prewrite.train.rewriter import Rewriter, RewriterSettings, decode, load_base, query_ids, save_rewriter
+from prewrite.train.steps import (
+    Clock,
+    clear_sampling_defaults,
+    draw_examples,
+    draw_instructions,
+    grade,
+    rollout_rows,
+    step_rng,
+    summarise,
+)
 from prewrite.types import RewriteExample
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
@@ -144,7 +155,7 @@ class PRewritePPOTrainer(PPOTrainer):
         else:
             model, tokenizer = load_base(str(base_model), warm_start=warm_start)
             name = str(base_model)
-        _clear_sampling_defaults(model)
+        clear_sampling_defaults(model)
         with _policy_wrapper(PolicyWithValueHead):
             super().__init__(
                 args=args,
@@ -189,7 +200,7 @@ class PRewritePPOTrainer(PPOTrainer):
         if self.state.global_step == 0 and self.dev.due(0):
             self._evaluate_on_dev(0)
         for step in range(self.state.global_step + 1, self.args.num_total_batches + 1):
-            clock = _Clock()
+            clock = Clock()
             batch = self.rollout(step)
             clock.lap("rollout")
             graded = self.score(batch, step)
@@ -209,10 +220,9 @@ class PRewritePPOTrainer(PPOTrainer):
     def rollout(self, step: int) -> RolloutBatch:
         """Sample rewrites of this update's instructions; score their tokens under policy and reference."""
         args, tokenizer, device = self.args, self.processing_class, self.accelerator.device
-        rng = self._rng("instructions", step)
-        chosen = rng.choice(len(self.instructions), size=self.instructions_per_step, replace=False)
-        rows = np.arange(args.local_batch_size) % len(chosen)
-        names = [self.instructions[index] for index in chosen]
+        draw = {"seed": args.seed, "step": step, "process": self.accelerator.process_index}
+        names = draw_instructions(self.instructions, self.instructions_per_step, **draw)
+        rows = np.arange(args.local_batch_size) % len(names)
         prompt_ids = [query_ids(name, tokenizer, meta_family=self.settings.meta_family) for name in names]
         prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
         policy = self.accelerator.unwrap_model(self.model)
@@ -223,7 +233,7 @@ class PRewritePPOTrainer(PPOTrainer):
                 eos_token_id=self.stop_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 temperature=args.temperature,
-                generator=torch.Generator(device).manual_seed(int(self._rng("tokens", step).integers(2**62))),
+                generator=torch.Generator(device).manual_seed(int(step_rng("tokens", **draw).integers(2**62))),
             )
         completions = _with_room_after_the_end(completions, args.response_length, tokenizer.pad_token_id)
         old = self._forward(prompts, completions)
@@ -238,13 +248,12 @@ class PRewritePPOTrainer(PPOTrainer):
 
     def score(self, batch: RolloutBatch, step: int) -> list[Graded]:
         """What each rewrite earns. Rewrites of one instruction are graded on the same examples, each text once."""
-        graded: dict[tuple[str, str], Graded] = {}
-        for instruction in dict.fromkeys(batch.instructions):
-            mine = zip(batch.instructions, batch.rewrites, strict=True)
-            rewrites = list(dict.fromkeys(rewrite for name, rewrite in mine if name == instruction))
-            results = self.reward(rewrites, instruction, self._examples(instruction, step))
-            graded |= {(instruction, r): result for r, result in zip(rewrites, results, strict=True)}
-        return [graded[key] for key in zip(batch.instructions, batch.rewrites, strict=True)]
+        count, seed = self.examples_per_rewrite, self.args.seed
+
+        def examples(instruction: str) -> list[RewriteExample]:
+            return draw_examples(self.train_rows[instruction], count, seed=seed, step=step, instruction=instruction)
+
+        return grade(self.reward, batch.instructions, batch.rewrites, examples)
 
     @torch.no_grad()
     def advantages(self, batch: RolloutBatch, graded: Sequence[Graded]) -> Estimates:
@@ -285,7 +294,8 @@ class PRewritePPOTrainer(PPOTrainer):
 
     def update(self, batch: RolloutBatch, estimates: Estimates, step: int) -> dict[str, float]:
         """Epochs of clipped PPO on the batch (Schulman et al., arXiv 1707.06347, equation 7); mean losses."""
-        args, rng = self.args, self._rng("minibatches", step)
+        args = self.args
+        rng = step_rng("minibatches", seed=args.seed, step=step, process=self.accelerator.process_index)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         history: list[dict[str, float]] = []
         for _ in range(args.num_ppo_epochs):
@@ -342,18 +352,6 @@ class PRewritePPOTrainer(PPOTrainer):
     def _forward(self, prompts: Prompts, completions: Completions, *, use_adapter: bool = True) -> TokenStats:
         return self.model(prompts, completions, temperature=self.args.temperature, use_adapter=use_adapter)
 
-    def _rng(self, purpose: str, step: int) -> np.random.Generator:
-        """A generator that depends on seed, step and process alone, so that a resumed run draws the same numbers."""
-        key = [self.args.seed, step, self.accelerator.process_index, *purpose.encode()]
-        return np.random.default_rng(key)
-
-    def _examples(self, instruction: str, step: int) -> list[RewriteExample]:
-        rows = self.train_rows[instruction]
-        count = min(self.examples_per_rewrite, len(rows))
-        # The same rows on every process: no process index in the key.
-        rng = np.random.default_rng([self.args.seed, step, *instruction.encode()])
-        return [rows[int(index)] for index in rng.choice(len(rows), size=count, replace=False)]
-
     def _whiten(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Mean 0, variance 1 over all processes' sampled tokens."""
         picked = values[mask]
@@ -372,17 +370,8 @@ class PRewritePPOTrainer(PPOTrainer):
         self.state.global_step = step
         self.state.episode += args.batch_size
         self.state.epoch = step / args.num_total_batches
-        rows = [
-            {
-                "step": step, "instruction": instruction, "completion": text, "rewrite": rewrite,
-                "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": kl,
-                "score": float(np.mean(result.scores)) if result.scores else None,
-                "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
-            }
-            for instruction, text, rewrite, result, kl in zip(
-                batch.instructions, batch.texts, batch.rewrites, graded, estimates.kl.tolist(), strict=True
-            )
-        ]  # fmt: skip
+        kl = estimates.kl.tolist()
+        rows = rollout_rows(step, batch.instructions, batch.texts, batch.rewrites, graded, kl)
         rows = gather_object(rows)
         entropy = batch.old.entropy.sum() / batch.completions.mask.sum()
         metrics = summarise(rows) | {
@@ -479,52 +468,12 @@ class PRewritePPOTrainer(PPOTrainer):
         return PPOConfig(**settings)
 
 
-def summarise(rows: Sequence[dict]) -> dict[str, float]:
-    """Means over an update's rollouts; keys are paths."""
-    rewards = [row["reward"] for row in rows]
-    metrics = {
-        "reward/mean": float(np.mean(rewards)),
-        "reward/std": float(np.std(rewards)),
-        "reward/best": float(np.max(rewards)),
-        "kl/mean": float(np.mean([row["kl"] for row in rows])),
-        "rewrites/distinct": len({(row["instruction"], row["rewrite"]) for row in rows}) / len(rows),
-    }
-    scores = [row["score"] for row in rows if row["score"] is not None]
-    if scores:
-        metrics["score/mean"] = float(np.mean(scores))
-    for name in sorted({name for row in rows for name in row["parts"]}):
-        key = f"reward/{name}" if name == "task" else name
-        metrics[key] = float(np.mean([row["parts"].get(name, 0.0) for row in rows]))
-    return metrics
-
-
-class _Clock:
-    """Seconds per phase."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
-
-
 def _with_room_after_the_end(completions: Completions, limit: int, pad_token_id: int) -> Completions:
     """One more column where that stays within `limit`, so that the state after every row's end has a position."""
     if completions.ids.shape[1] >= limit:
         return completions
     ids = torch.nn.functional.pad(completions.ids, (0, 1), value=pad_token_id)
     return Completions(ids, torch.nn.functional.pad(completions.mask, (0, 1), value=False))
-
-
-def _clear_sampling_defaults(model) -> None:
-    """A model's own top-p or repetition penalty must not leak into generation: log-probs are of the plain softmax."""
-    config = model.generation_config
-    for name in ("top_p", "top_k", "typical_p", "repetition_penalty", "temperature", "do_sample", "min_p"):
-        if hasattr(config, name):
-            setattr(config, name, None)
 
 
 class _policy_wrapper:

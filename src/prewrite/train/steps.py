@@ -1,0 +1,117 @@
+"""What a training step is, whatever the algorithm: its draws, its grades, its rows and metrics.
+
+Every draw depends on the seed, the step and the instruction alone, so a resumed run draws what a straight one draws,
+and the algorithms see the same instructions and examples at the same step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from prewrite.data import PRewriteDataset
+from prewrite.rewards import Graded, TaskReward
+from prewrite.types import RewriteExample
+
+
+def step_rng(purpose: str, *, seed: int, step: int, process: int = 0) -> np.random.Generator:
+    """A generator that depends on its arguments alone."""
+    return np.random.default_rng([seed, step, process, *purpose.encode()])
+
+
+def draw_instructions(instructions: Sequence[str], count: int, *, seed: int, step: int, process: int = 0) -> list[str]:
+    """`count` distinct instructions of this step."""
+    rng = step_rng("instructions", seed=seed, step=step, process=process)
+    return [instructions[int(index)] for index in rng.choice(len(instructions), size=count, replace=False)]
+
+
+def draw_examples(
+    rows: PRewriteDataset, count: int, *, seed: int, step: int, instruction: str, others: bool = False
+) -> list[RewriteExample]:
+    """Up to `count` of an instruction's rows, the same on every process; `others`: as many of the rest."""
+    rng = np.random.default_rng([seed, step, *instruction.encode()])
+    drawn = rng.choice(len(rows), size=min(count, len(rows)), replace=False)
+    if others:
+        left = np.setdiff1d(np.arange(len(rows)), drawn)
+        drawn = rng.choice(left, size=min(count, len(left)), replace=False)
+    return [rows[int(index)] for index in drawn]
+
+
+def grade(
+    reward: TaskReward,
+    instructions: Sequence[str],
+    rewrites: Sequence[str],
+    examples: Callable[[str], Sequence[RewriteExample]],
+) -> list[Graded]:
+    """One `Graded` per row. Rewrites of one instruction share one call and its examples; each text is graded once."""
+    graded: dict[tuple[str, str], Graded] = {}
+    for instruction in dict.fromkeys(instructions):
+        mine = [r for name, r in zip(instructions, rewrites, strict=True) if name == instruction]
+        texts = list(dict.fromkeys(mine))
+        results = reward(texts, instruction, examples(instruction))
+        graded |= {(instruction, text): result for text, result in zip(texts, results, strict=True)}
+    return [graded[key] for key in zip(instructions, rewrites, strict=True)]
+
+
+def rollout_rows(
+    step: int,
+    instructions: Sequence[str],
+    texts: Sequence[str],
+    rewrites: Sequence[str],
+    graded: Sequence[Graded],
+    kl: Sequence[float],
+) -> list[dict[str, Any]]:
+    """The step's lines of `rollouts.jsonl`; `kl` is summed over a completion's tokens, in nats."""
+    return [
+        {
+            "step": step, "instruction": instruction, "completion": text, "rewrite": rewrite,
+            "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": row_kl,
+            "score": float(np.mean(result.scores)) if result.scores else None,
+            "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
+        }
+        for instruction, text, rewrite, result, row_kl in zip(instructions, texts, rewrites, graded, kl, strict=True)
+    ]  # fmt: skip
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over a step's rollouts; keys are paths."""
+    rewards = [row["reward"] for row in rows]
+    metrics = {
+        "reward/mean": float(np.mean(rewards)),
+        "reward/std": float(np.std(rewards)),
+        "reward/best": float(np.max(rewards)),
+        "kl/mean": float(np.mean([row["kl"] for row in rows])),
+        "rewrites/distinct": len({(row["instruction"], row["rewrite"]) for row in rows}) / len(rows),
+    }
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    if scores:
+        metrics["score/mean"] = float(np.mean(scores))
+    for name in sorted({name for row in rows for name in row["parts"]}):
+        key = f"reward/{name}" if name == "task" else name
+        metrics[key] = float(np.mean([row["parts"].get(name, 0.0) for row in rows]))
+    return metrics
+
+
+def clear_sampling_defaults(model: Any) -> None:
+    """A model's own top-p or repetition penalty must not leak into generation: log-probs are of the plain softmax."""
+    config = model.generation_config
+    for name in ("top_p", "top_k", "typical_p", "repetition_penalty", "temperature", "do_sample", "min_p"):
+        if hasattr(config, name):
+            setattr(config, name, None)
+
+
+class Clock:
+    """Seconds per phase of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Add the time since the last lap to `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
