@@ -15,7 +15,7 @@ import prewrite
 FOLDER = Path(prewrite.__file__).parent / "data" / "demo"
 README = Path(__file__).resolve().parents[1] / "src" / "prewrite" / "data" / "demo" / "README.md"
 SIZES = {"train": 301, "dev": 161, "test": 217}
-LABELS = {"Payment", "Shipping", "Exchange", "Account", "Website", "Repair", "Advice"}
+LABELS = {"Payment", "Transport", "Exchange", "Account", "Website", "Repair", "Advice"}
 
 
 def read(split: str) -> list[dict[str, str]]:
@@ -44,7 +44,7 @@ def test_every_row_has_the_four_fields_as_trimmed_text() -> None:
 
 
 def test_the_instruction_and_the_task_are_the_same_in_every_row() -> None:
-    assert {row["instruction"] for row in ALL_ROWS} == {"Route the customer message."}
+    assert {row["instruction"] for row in ALL_ROWS} == {"Which department should answer?"}
     assert {row["task"] for row in ALL_ROWS} == {"classification"}
 
 
