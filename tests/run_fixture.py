@@ -117,17 +117,15 @@ def make_run(
     candidates += [
         Candidate(f"{draft} {'Be brief. ' * k}".strip(), "sample", 1 + k) for draft in DRAFTS for k in range(3)
     ]
-    selection = select(candidates, evaluator.score, dev, seed=seed)
+    selection = select(candidates, evaluator.score, dev, complete=not test_rows, seed=seed)
     run.append(run.rewrites, selection.rows)
     chosen = selection.rewrite
-    corrected = corrected_estimate(selection, seed=seed)
     result = {
         "instruction": INITIAL,
         "rewrite": chosen,
         "dev": {
             "n": 200,
             "scores": {"initial": selection.mean(0), "rewrite": selection.mean(selection.chosen)},
-            "corrected": corrected.to_json(),
         },
         "selection": selection.to_json(),
         "cost": {
@@ -138,7 +136,6 @@ def make_run(
         "task_model": "scripted:noisy",
         "decoding": "likelihood",
         "metric": "exact_match",
-        "verdict": corrected.verdict(),
     }
     if test_rows:
         instructions = {"initial": INITIAL, "rewrite": chosen}
@@ -149,6 +146,10 @@ def make_run(
         found = evaluate(evaluator, instructions, examples(test_rows, "test"), seed=seed)
         run.append(run.items, found.items())
         result |= {"test": found.to_json(), "verdict": found.verdict("rewrite")}
+    else:
+        corrected = corrected_estimate(selection, seed=seed)
+        result["dev"]["corrected"] = corrected.to_json()
+        result["verdict"] = corrected.verdict()
     run.write_json(run.result, result)
     return path
 

@@ -63,7 +63,7 @@ def test_white_space_around_a_rewrite_makes_no_new_candidate():
 def test_a_clear_winner_is_found_with_few_calls():
     field = candidates(12)
     score = Table(field, table([0.5] * 11 + [0.95]))
-    found = select(field, score, EXAMPLES)
+    found = select(field, score, EXAMPLES, practical_delta=0)
     assert found.chosen == 11 and found.rewrite == "Rewrite number 11."
     assert found.calls == score.calls < 0.25 * found.full_calls
     assert found.stopped == "one candidate was left"
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_race():
 
 def test_every_elimination_is_written_down_with_its_reason():
     field = candidates(8)
-    found = select(field, Table(field, table([0.3] * 7 + [0.9])), EXAMPLES)
+    found = select(field, Table(field, table([0.3] * 7 + [0.9])), EXAMPLES, practical_delta=0)
     out = [row for row in found.rows if row["event"] == "eliminated"]
     assert {row["index"] for row in out} == set(range(7))
     for row in out:
@@ -189,8 +189,26 @@ def test_the_corrected_estimate_of_a_race_is_below_the_flattered_mean():
     field = candidates(16)
     optimism = []
     for seed in range(12):
-        found = select(field, Table(field, table([0.6] * 16, seed)), EXAMPLES, seed=seed)
+        found = select(field, Table(field, table([0.6] * 16, seed)), EXAMPLES, complete=True, seed=seed)
         estimate = corrected_estimate(found)
         assert estimate.candidates == 16 and estimate.low < estimate.score < estimate.high
         optimism.append(found.mean(found.chosen) - estimate.score)
     assert np.mean(optimism) > 0.01
+
+
+def test_completing_scores_the_chosen_and_the_initial_everywhere_and_nothing_else():
+    field = candidates(6)
+    scores = table([0.4, 0.5, 0.5, 0.5, 0.5, 0.9])
+    raced = select(field, Table(field, scores), EXAMPLES)
+    score = Table(field, scores)
+    full = select(field, score, EXAMPLES, complete=True)
+    assert (full.chosen, full.calls, full.mean(5)) == (raced.chosen, raced.calls, raced.mean(5))
+    assert not np.isnan(full.scores[[0, 5]]).any() and full.extra_calls > 0
+    assert score.calls == full.calls + full.extra_calls
+
+
+def test_a_corrected_estimate_needs_complete_scores():
+    field = candidates(6)
+    found = select(field, Table(field, table([0.4, 0.5, 0.5, 0.5, 0.5, 0.9])), EXAMPLES)
+    with pytest.raises(ConfigError, match="complete=True"):
+        corrected_estimate(found)

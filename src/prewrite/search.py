@@ -12,7 +12,7 @@ clinical trials", Biometrika 64 (1977). Testing against a weighted field, not ag
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -67,10 +67,14 @@ class Selection:
     """Index into `candidates`."""
     scores: Floats
     """(candidate, example) in the order of `examples`; NaN where the race had no need to ask."""
+    raced: NDArray[np.intp]
+    """The examples that the choice rests on, in the order of the race."""
     calls: int
-    """Candidate-item pairs that were scored."""
+    """Candidate-item pairs that were scored to choose."""
     full_calls: int
     """Pairs that scoring everything would have taken."""
+    extra_calls: int
+    """Pairs scored after the choice, by `complete`."""
     stopped: str
     """Why it ended, in words."""
     rows: tuple[dict[str, Any], ...]
@@ -82,8 +86,13 @@ class Selection:
         return self.candidates[self.chosen].rewrite
 
     def mean(self, candidate: int) -> float:
-        """Mean score of a candidate over the items it was scored on; flattering for the chosen one."""
-        return float(np.nanmean(self.scores[candidate]))
+        """Mean score of a candidate over the raced items that it was scored on; flattering for the chosen one."""
+        return float(np.nanmean(self.scores[candidate, self.raced]))
+
+    @property
+    def initial(self) -> int:
+        """Index of the initial instruction, or of the first candidate where it did not compete."""
+        return next((i for i, candidate in enumerate(self.candidates) if candidate.source == "initial"), 0)
 
     def to_json(self) -> dict[str, Any]:
         """The sums for `result.json`; the decisions stand in `rows`."""
@@ -93,6 +102,7 @@ class Selection:
             "source": self.candidates[self.chosen].source,
             "calls": self.calls,
             "full_calls": self.full_calls,
+            "extra_calls": self.extra_calls,
             "stopped": self.stopped,
         }
 
@@ -125,9 +135,10 @@ def select(
     *,
     race: bool = True,
     error: float = 0.05,
-    practical_delta: float = 0.005,
+    practical_delta: float = 0.01,
     min_items: int = 15,
     max_items: int | None = None,
+    complete: bool = False,
     seed: int = 0,
 ) -> Selection:
     """Choose the candidate with the best mean score; ties go to the initial instruction, then to the shorter text.
@@ -135,8 +146,9 @@ def select(
     `race` off scores everything. With it, items are shuffled by `seed` and come in blocks, and a candidate stops once
     it is shown to be worse than the leaders; the chance that this befalls the truly best one is at most `error` over
     the whole race. The race ends when one is left, or when the rest are practically equal: what would be lost on
-    average by taking the leader now is below `practical_delta` (a share, 0.005 = half a point; 0 switches this off).
-    Nobody stops before `min_items`, and nobody sees more than `max_items`.
+    average by taking the leader now is below `practical_delta` (a share, 0.01 = one point; 0 switches this off).
+    Nobody stops before `min_items`, and nobody sees more than `max_items`. `complete` then scores the chosen and the
+    initial instruction on all examples, which `corrected_estimate` needs and a run with test rows does not.
     Raises `ConfigError` for settings out of range or scores that are not in [0, 1].
     """
     limit = len(examples) if max_items is None else min(max_items, len(examples))
@@ -184,23 +196,43 @@ def select(
             "stopped": stopped,
         }
     )
-    return Selection(tuple(candidates), chosen, scores, calls, full_calls, stopped, tuple(rows))
+    selection = Selection(tuple(candidates), chosen, scores, used, calls, full_calls, 0, stopped, tuple(rows))
+    return _complete(selection, score, examples) if complete else selection
+
+
+def _complete(selection: Selection, score: Score, examples: Sequence[RewriteExample]) -> Selection:
+    """Score the chosen and the initial instruction wherever the race did not."""
+    scores, extra = selection.scores.copy(), 0
+    for index in {selection.chosen, selection.initial}:
+        missing = np.flatnonzero(np.isnan(scores[index])).tolist()
+        if missing:
+            found = _ask(score, [selection.candidates[index].rewrite], [examples[item] for item in missing])
+            scores[index, missing] = found[0]
+            extra += len(missing)
+    return replace(selection, scores=scores, extra_calls=extra)
 
 
 def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int = 0) -> CorrectedEstimate:
-    """What the chosen rewrite scores, with the flattery of having been chosen taken out; for runs without test rows.
+    """What the chosen rewrite scores and gains, with the flattery of the choice taken out; for runs without test rows.
 
-    The baseline is the initial instruction, or the first candidate where it did not compete. It rests on the items
-    that the chosen one has seen; a stopped candidate's missing scores are taken to be the chosen one's plus their mean
-    difference.
+    On the raced items a stopped candidate's missing scores are taken to be the chosen one's plus their mean difference;
+    the other examples played no part in the choice and need no correction.
+    Raises `ConfigError` for a selection without `complete`.
     """
-    seen = ~np.isnan(selection.scores[selection.chosen])
-    scores = selection.scores[:, seen]
-    winner = scores[selection.chosen]
-    filled = np.where(np.isnan(scores), winner + np.nanmean(scores - winner, axis=1, keepdims=True), scores)
-    sources = [candidate.source for candidate in selection.candidates]
-    baseline = sources.index("initial") if "initial" in sources else 0
-    return correct_for_selection(filled, selection.chosen, baseline=baseline, level=level, seed=seed)
+    pair = selection.scores[[selection.chosen, selection.initial]]
+    if np.isnan(pair).any():
+        raise ConfigError("the chosen or the initial instruction lacks scores; select with complete=True")
+    raced = selection.scores[:, selection.raced]
+    winner = raced[selection.chosen]
+    filled = np.where(np.isnan(raced), winner + np.nanmean(raced - winner, axis=1, keepdims=True), raced)
+    return correct_for_selection(
+        filled,
+        selection.chosen,
+        baseline=selection.initial,
+        untouched=np.delete(pair, selection.raced, axis=1),
+        level=level,
+        seed=seed,
+    )
 
 
 class _Race:
@@ -357,6 +389,6 @@ def _check(candidates: Sequence[Candidate], limit: int, error: float, practical_
             f"race error {error} is outside (0, 0.5); 0.05 stops the best candidate in at most 5% of races"
         )
     if not 0 <= practical_delta < 1:
-        raise ConfigError(f"practical_delta {practical_delta} is outside [0, 1); 0.005 means half a point")
+        raise ConfigError(f"practical_delta {practical_delta} is outside [0, 1); 0.01 means one point")
     if min_items < 2:
         raise ConfigError(f"min_items is {min_items}; a test needs at least 2")

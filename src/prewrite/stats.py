@@ -183,7 +183,7 @@ class CorrectedEstimate:
     gain_low: float
     gain_high: float
     optimism: float
-    """How far the plain mean lies above `score`."""
+    """How far the plain mean on the items of the choice lies above what such a choice scores on others."""
     n: int
     candidates: int
     level: float
@@ -203,13 +203,21 @@ class CorrectedEstimate:
 
 
 def correct_for_selection(
-    scores: ArrayLike, chosen: int, *, baseline: int = 0, level: float = 0.95, resamples: int = 1_000, seed: int = 0
+    scores: ArrayLike,
+    chosen: int,
+    *,
+    baseline: int = 0,
+    untouched: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
 ) -> CorrectedEstimate:
     """Nested resampling: choose on resampled items, score on the items left out, average over resamples.
 
     `scores` is (candidate, item) without gaps. The plain mean of the best of many is too high, since part of it is
     luck with these items; a score on left-out items has no part in the choice. This is the bootstrap bias correction
-    of Tsamardinos, Greasidou and Borboudakis, Machine Learning 107 (2018). The interval is Student's, centred there,
+    of Tsamardinos, Greasidou and Borboudakis, Machine Learning 107 (2018). `untouched`, (2, item), holds scores of the
+    chosen and of the baseline on items that the choice did not see; they count as they are. The interval is Student's,
     with the spread of the chosen candidate's scores. Where the choice is clear, the estimate is near the plain mean.
     """
     matrix = np.asarray(scores, dtype=np.float64)
@@ -224,14 +232,17 @@ def correct_for_selection(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     left_out = (drawn == 0).astype(np.float64)
     usable = left_out.sum(axis=1) > 0
-    drawn, left_out = drawn[usable], left_out[usable]
+    drawn, left_out = drawn[usable].astype(np.float64), left_out[usable]
     winners = (drawn @ matrix.T).argmax(axis=1)
     unseen = (left_out @ matrix.T) / left_out.sum(axis=1, keepdims=True)  # (resample, candidate)
     of_winners = unseen[np.arange(len(unseen)), winners]
-    score, gain = float(of_winners.mean()), float((of_winners - unseen[:, baseline]).mean())
-    reach = float(stdtrit(count - 1, (1 + level) / 2)) / np.sqrt(count)
-    of_score = reach * matrix[chosen].std(ddof=1)
-    of_gain = reach * (matrix[chosen] - matrix[baseline]).std(ddof=1)
+    apart = np.zeros((2, 0)) if untouched is None else np.asarray(untouched, dtype=np.float64)
+    pair = np.hstack([matrix[[chosen, baseline]], apart])
+    total = pair.shape[1]
+    score = float((count * of_winners.mean() + apart[0].sum()) / total)
+    gain = float((count * (of_winners - unseen[:, baseline]).mean() + (apart[0] - apart[1]).sum()) / total)
+    reach = float(stdtrit(total - 1, (1 + level) / 2)) / np.sqrt(total)
+    of_score, of_gain = reach * pair[0].std(ddof=1), reach * (pair[0] - pair[1]).std(ddof=1)
     if chosen == baseline:
         gain = 0.0
     return CorrectedEstimate(
@@ -241,8 +252,8 @@ def correct_for_selection(
         gain,
         float(gain - of_gain),
         float(gain + of_gain),
-        float(matrix[chosen].mean() - score),
-        count,
+        float(matrix[chosen].mean() - of_winners.mean()),
+        total,
         candidates,
         level,
     )

@@ -52,6 +52,7 @@ def line_chart(
     *,
     x_name: str = "update",
     y_text: Callable[[float], str] = lambda value: f"{value:.3g}",
+    tick_text: Callable[[float], str] = lambda value: f"{value:g}",
     nearest: str = "x",
     bounds: tuple[float, float] | None = None,
     caption: str = "",
@@ -74,7 +75,7 @@ def line_chart(
         y = place(x_low, tick)[1]
         body += Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         body += Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            LEFT - 7, y + 4, y_text(tick)
+            LEFT - 7, y + 4, tick_text(tick)
         )
     for tick in nice_ticks(x_low, x_high, 5):
         if x_low <= tick <= x_high:
@@ -103,7 +104,7 @@ def forest(id: str, title: str, rows: Sequence[tuple[str, float, float, float, s
 
     `zero` draws the line of no difference.
     """
-    left, right, row_height, width = 128, 18, 30, 520
+    left, right, row_height, width = 158, 18, 30, 540
     height = row_height * len(rows) + 30
     lows, highs = [row[2] for row in rows], [row[3] for row in rows]
     low, high = _span([*lows, *highs, 0.0] if zero else [*lows, *highs])
@@ -131,7 +132,7 @@ def forest(id: str, title: str, rows: Sequence[tuple[str, float, float, float, s
             style=style,
             x0=left - 14,
             ty=y + 4,
-            name=shorten(name, 17),
+            name=shorten(name, 19),
             x1=place(row_low),
             x2=place(row_high),
             y=y,

@@ -11,7 +11,7 @@ from typing import Any
 from prewrite.errors import ConfigError
 from prewrite.report.charts import Series, forest, line_chart
 from prewrite.report.markdown import cell, table
-from prewrite.report.page import duration, main_instruction, percent, signed
+from prewrite.report.page import duration, main_instruction, percent, points_tick, signed
 from prewrite.report.read import RunData, read_run
 from prewrite.report.render import render
 
@@ -118,8 +118,10 @@ def _curves(runs: Sequence[RunData], rows: Sequence[Mapping[str, Any]], key: str
             lines.append(Series(row["name"], xs, ys, row["style"], dots=key == "dev/score"))
     if not lines:
         return None
-    text = percent if key == "dev/score" else (lambda value: f"{value:.3g}")
-    return line_chart("chart-" + key.replace("/", "-"), title, lines, y_text=text, nearest="xy")
+    name = "chart-" + key.replace("/", "-")
+    if key == "dev/score":
+        return line_chart(name, title, lines, y_text=percent, tick_text=points_tick, nearest="xy")
+    return line_chart(name, title, lines, nearest="xy")
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:

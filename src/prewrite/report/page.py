@@ -21,8 +21,8 @@ from prewrite.report.charts import (
 from prewrite.report.diff import word_diff
 from prewrite.report.read import Bucket, RunData
 
-FLIPS_SHOWN = 40
-"""Per direction; all of them stand in `items.jsonl`."""
+FLIPS_OPEN, FLIPS_SHOWN = 8, 40
+"""Per direction: in view, and in the page at all. All of them stand in `items.jsonl`."""
 TEXT_SHOWN = 4_000
 """Characters of a prompt; the rewrite itself is never cut."""
 STEPS_SHOWN = 10
@@ -76,6 +76,11 @@ def main_instruction(test: Mapping[str, Any]) -> str:
 def percent(share: float | None) -> str:
     """A share as points with one decimal; a dash where there is none."""
     return NONE if share is None else f"{100 * share:.1f}"
+
+
+def points_tick(share: float) -> str:
+    """A share on an axis, in points."""
+    return f"{100 * share:.4g}"
 
 
 def signed(share: float) -> str:
@@ -218,7 +223,9 @@ def _training(run: RunData) -> list[Chart]:
     if dev:
         line = Series("dev score", [step for step, _ in dev], [score for _, score in dev], "main", dots=True)
         caption = "greedy rewrite on the dev set, in points"
-        charts.append(line_chart("chart-dev", "Dev score", [line], y_text=percent, caption=caption))
+        charts.append(
+            line_chart("chart-dev", "Dev score", [line], y_text=percent, tick_text=points_tick, caption=caption)
+        )
     return charts
 
 
@@ -307,13 +314,13 @@ def _race(run: RunData, result: Mapping[str, Any], test: Mapping[str, Any] | Non
                 "style": style,
                 "rewrite": candidate["rewrite"],
                 "count": candidate.get("count", 1),
-                "items": last[0] if path else (selected or {}).get("items"),
+                "seen": last[0] if path else (selected or {}).get("items"),
                 "score": last[1] if path else None,
                 "won": won,
                 "fate": _fate(index, won, out, selected),
             }
         )
-    rows.sort(key=lambda row: (not row["won"], -(row["items"] or 0), -(row["score"] or 0)))
+    rows.sort(key=lambda row: (not row["won"], -(row["seen"] or 0), -(row["score"] or 0)))
     lines.sort(key=lambda line: ("other", "base", "main").index(line.style))
     chart = None
     if lines:
@@ -323,6 +330,7 @@ def _race(run: RunData, result: Mapping[str, Any], test: Mapping[str, Any] | Non
             lines,
             x_name="dev items",
             y_text=percent,
+            tick_text=points_tick,
             nearest="xy",
             caption="running mean score on dev items, in points; a cross marks where a candidate was dropped",
         )
@@ -389,6 +397,7 @@ def _flips(items: Sequence[Mapping[str, Any]], baseline: str, main: str) -> dict
     return {
         "gained": gained[:FLIPS_SHOWN],
         "lost": lost[:FLIPS_SHOWN],
+        "open": FLIPS_OPEN,
         "gained_total": len(gained),
         "lost_total": len(lost),
     }
@@ -420,7 +429,7 @@ def _setup(config: Mapping[str, Any]) -> dict[str, Any]:
         "settings": [(name, _plain(value)) for name, value in sorted(config.get("config", {}).items())],
         "versions": [(name, str(value)) for name, value in sorted(config.get("versions", {}).items())],
         "version": config.get("prewrite_version", ""),
-        "started": config.get("started", ""),
+        "started": str(config.get("started", ""))[:16].replace("T", " "),
     }
 
 

@@ -2,7 +2,6 @@
 // but the values. `data` holds {charts: {id: {nearest, x, series}}, samples, live}.
 "use strict";
 (() => {
-  const NS = "http://www.w3.org/2000/svg";
   const tip = document.getElementById("tip");
   let data = {};
 
@@ -26,16 +25,16 @@
 
   function mark(svg, x, dots) {
     svg.querySelectorAll(".hover").forEach((old) => old.remove());
-    const group = document.createElementNS(NS, "g");
+    const group = document.createElementNS(svg.namespaceURI, "g");
     group.setAttribute("class", "hover");
-    const line = document.createElementNS(NS, "line");
+    const line = document.createElementNS(svg.namespaceURI, "line");
     for (const [name, value] of [["class", "cursor"], ["x1", x], ["x2", x], ["y1", 12], ["y2", svg.viewBox.baseVal.height - 28]])
       line.setAttribute(name, value);
     group.append(line);
     for (const dot of dots) {
-      const holder = document.createElementNS(NS, "g");
+      const holder = document.createElementNS(svg.namespaceURI, "g");
       holder.setAttribute("class", dot.style);
-      const circle = document.createElementNS(NS, "circle");
+      const circle = document.createElementNS(svg.namespaceURI, "circle");
       for (const [name, value] of [["class", "dot"], ["cx", dot.x], ["cy", dot.y], ["r", 4]]) circle.setAttribute(name, value);
       holder.append(circle);
       group.append(holder);
@@ -76,7 +75,7 @@
   function sample(svg, x) {
     const panel = document.getElementById("sample");
     if (!panel || !svg.closest("section").contains(panel)) return;
-    const at = closest(data.samples, (s) => Math.abs(s.x - x));
+    const at = x === Infinity ? data.samples.at(-1) : closest(data.samples, (s) => Math.abs(s.x - x));
     if (!at) return;
     const head = element("p", "", "quiet");
     head.append(element("b", "update " + at.updates), `, ${at.rollouts} rollouts, ${at.distinct} distinct rewrites`);
@@ -115,6 +114,8 @@
         if (next) show(svg, next[0], next[1]);
       });
     }
+    const curve = document.querySelector("#chart-reward");
+    if (curve && data.samples.length) sample(curve, Infinity);
     for (const button of document.querySelectorAll(".copy"))
       button.addEventListener("click", async () => {
         await navigator.clipboard.writeText(data[button.dataset.copy]);
