@@ -213,10 +213,10 @@ def _complete(selection: Selection, score: Score, examples: Sequence[RewriteExam
 
 
 def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int = 0) -> CorrectedEstimate:
-    """What the chosen rewrite scores and gains, with the flattery of the choice taken out; for runs without test rows.
+    """What the chosen rewrite scores and gains without the flattery of the choice; for runs that have no test rows.
 
-    On the raced items a stopped candidate's missing scores are taken to be the chosen one's plus their mean difference;
-    the other examples played no part in the choice and need no correction.
+    On the raced items a stopped candidate's missing scores are taken to be the chosen one's plus their mean
+    difference; the other examples played no part in the choice and need no correction.
     Raises `ConfigError` for a selection without `complete`.
     """
     pair = selection.scores[[selection.chosen, selection.initial]]

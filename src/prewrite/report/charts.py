@@ -242,7 +242,7 @@ def _line(line: Series, place: Callable[[float, float], tuple[float, float]]) ->
         body += Markup('<polygon class="band" points="{}"/>').format(outline)
     points = [place(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y is not None]
     body += Markup('<polyline class="line" points="{}"/>').format(" ".join(f"{x},{y}" for x, y in points))
-    if line.dots or len(points) == 1:
+    if line.dots or (len(points) == 1 and not line.end):
         for x, y in points:
             body += Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(x, y)
     if line.end and points:
