@@ -114,11 +114,13 @@ class AnswerCache:
         """Entries and size; does not create the file."""
         if not self.path.exists():
             return CacheInfo(self.path, 0, 0, {})
-        query = (
-            "SELECT identity, count(*) FROM answers JOIN models ON models.id = model "
-            "GROUP BY model ORDER BY count(*) DESC"
-        )
-        by_model: dict[str, int] = self._do(lambda connection: dict(connection.execute(query)))
+
+        def count(connection: sqlite3.Connection) -> dict[str, int]:
+            names = dict(connection.execute("SELECT id, identity FROM models"))
+            query = "SELECT model, count(*) FROM answers GROUP BY model ORDER BY count(*) DESC"
+            return {names[model]: entries for model, entries in connection.execute(query)}
+
+        by_model = self._do(count)
         size = sum(file.stat().st_size for file in self._files() if file.exists())
         return CacheInfo(self.path, sum(by_model.values()), size, by_model)
 

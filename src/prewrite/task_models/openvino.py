@@ -4,7 +4,7 @@ The model is a GGUF file that OpenVINO GenAI reads without loss (`openvino_gguf.
 once to OpenVINO's own format, in the user's cache. Scores come from that graph itself, cut so that only the last
 positions reach the vocabulary, with each run of prompts that begin alike computed once; text comes from GenAI.
 In the default precision of the CPU (bf16 where it has it, 8-bit keys and values) a score moves a little with what else
-is in the batch: `precision="f32"` makes answers the same in any company, at a third of the speed.
+is in the batch; `precision="f32"` is slower and makes answers the same in any company.
 """
 
 from __future__ import annotations
