@@ -44,7 +44,7 @@ def test_every_row_has_the_four_fields_as_trimmed_text() -> None:
 
 
 def test_the_instruction_and_the_task_are_the_same_in_every_row() -> None:
-    assert {row["instruction"] for row in ALL_ROWS} == {"Which department should answer?"}
+    assert {row["instruction"] for row in ALL_ROWS} == {"Tell which team handles the customer's problem."}
     assert {row["task"] for row in ALL_ROWS} == {"classification"}
 
 
