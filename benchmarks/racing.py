@@ -5,8 +5,8 @@ Run: python benchmarks/racing.py [--runs 2000]
 A world draws the true scores of 16 candidates around a mean, and right-or-wrong answers on 200 dev and 500 test items
 whose difficulty all candidates share. The spread of the first two is estimated, from few items and so roughly, from
 rewrites that SmolLM2-135M-Instruct sampled for itself as task model; their correlation is a guess between sensible
-rewrites (0.85) and garbled ones (0). The third stands for what a well-trained rewriter leaves to choose from; in the last
-all candidates are equal, so that every drop is a drop of the best.
+rewrites (0.85) and garbled ones (0). The third stands for what a well-trained rewriter leaves to choose from; in the
+last all candidates are equal, so that every drop is a drop of the best.
 """
 
 from __future__ import annotations
