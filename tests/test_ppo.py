@@ -74,7 +74,7 @@ def test_the_best_policy_on_dev_is_restored(tmp_path):
     trainer = toy_trainer(str(tmp_path), max_steps=10, eval_steps=1, dev_dataset=toy_rows(4))
     trainer.train()
     evaluations = rows(tmp_path / "rewrites.jsonl")
-    best = max(evaluations, key=lambda row: row["mean"])
+    best = max(evaluations, key=lambda row: row["score"])
     assert trainer.rewriter().greedy(INSTRUCTION) == best["rewrite"]
     assert best["step"] == trainer.dev.best_step
 

@@ -22,6 +22,7 @@ DEMO: dict[str, Any] = {
     "temperature": 0.7,
     "eval_steps": 4,
     "dev_examples": 80,
+    "num_candidates": 12,
     "strategy": "S",
     "overwrite": True,
 }
@@ -34,5 +35,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train on the demo data and print before and after."""
-    print("A 135M model learns to rewrite 'Route the message ...' so that the same model, frozen, routes better.")
+    print("A 135M model learns to rewrite one weak instruction so that the same model, frozen, does the task better.")
     return train_and_print(build_config(TrainConfig, namespace, **DEMO), argv)

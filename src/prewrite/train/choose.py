@@ -47,7 +47,7 @@ def choose_and_test(
         readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
         picked = select(readable, evaluator.score, dev_rows, race=config.race)
         run.append(run.rewrites, [*refused, *picked.rows])
-        selection = {"calls": picked.calls, "full_calls": picked.full_calls, "stopped": picked.stopped}
+        selection = picked.to_json()
         instructions = {"initial": instruction, "rewrite": picked.rewrite, "greedy": greedy}
     else:
         instructions = {"initial": instruction, "rewrite": greedy}

@@ -70,7 +70,7 @@ class DevStopping:
             penalised += [value + sum(penalties.values()) for value in mine]
             rows.append(
                 {"event": "dev_eval", "step": step, "instruction": instruction, "rewrite": rewrite,
-                 "mean": float(np.mean(mine)), "n": len(mine), "guards": penalties}
+                 "score": float(np.mean(mine)), "n": len(mine), "guards": penalties}
             )  # fmt: skip
         criterion = float(np.mean(penalised))
         is_best = criterion > self.best
