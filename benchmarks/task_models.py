@@ -135,7 +135,7 @@ def engines(server: str | None, concurrency: Sequence[int]) -> dict[str, Callabl
     if importlib.util.find_spec("openvino_genai"):
         found["openvino F16"] = lambda: open_task_model("openvino:embedded")
     for limit in concurrency if server else ():
-        options = {"concurrency": limit, "prompts_per_request": 1}
+        options = {"concurrency": limit}
         found[f"http x{limit}"] = lambda options=options: open_task_model(str(server), options=options)
     return found
 
@@ -233,7 +233,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64, help="rows per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", help="a task model behind HTTP, such as openai:smollm2@http://127.0.0.1:8124/v1")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument(
+        "--concurrency", type=int, nargs="+", default=[1, 8, 32], help="requests open, of up to 8 prompts"
+    )
     parser.add_argument("--agreement", type=int, metavar="ROWS", help="compare answers on so many rows instead")
     parser.add_argument("--cache", type=int, metavar="ENTRIES", help="measure the answer cache instead")
     args = parser.parse_args()
