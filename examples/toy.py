@@ -18,7 +18,6 @@ from prewrite.data import PRewriteDataset
 from prewrite.evaluator import Evaluator
 from prewrite.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
-from prewrite.train.ppo import PRewritePPOTrainer
 from prewrite.types import RewriteExample
 
 WORDS = [
@@ -66,8 +65,10 @@ def toy_rows(count: int = 8) -> PRewriteDataset:
     )
 
 
-def toy_trainer(log_dir: str, *, seed: int = 0, **settings) -> PRewritePPOTrainer:
+def toy_trainer(log_dir: str, *, seed: int = 0, **settings):
     """The real trainer on the toy. Guards are off: a 13-word model cannot write English."""
+    from prewrite.train.ppo import PRewritePPOTrainer  # here, since the parts above also run on a TRL without PPO
+
     evaluator = toy_evaluator()
     defaults = {
         "train_dataset": toy_rows(), "reward": TaskReward(evaluator, guards=()), "max_steps": 30, "seed": seed,

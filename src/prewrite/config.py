@@ -94,11 +94,17 @@ class TrainConfig(TaskConfig):
     instructions_per_step: int = option(1, "instructions per update; the rewrites are shared out among them")
     micro_batch_size: int = option(0, "rewrites per backward pass, 0: all at once; lower it to save memory")
     num_ppo_epochs: int = option(2, "passes over each batch of rewrites")
+    resample_ties: bool = option(
+        True,
+        "grpo and rloo: where all rewrites of an instruction earn the same, score them once more on other examples",
+    )
     response_length: int = option(64, "longest rewrite, in tokens")
     learning_rate: float = option(2e-4, "learning rate; 5e-6 is a usual start with --no_lora")
     kl_coef: float = option(0.02, "weight of the KL penalty against the reference model, per token")
     target_kl: float | None = option(None, "adapt kl_coef towards this KL per completion, in nats")
-    temperature: float = option(1.0, "sampling temperature of the rewriter in training and search; 0.7 suits models below 1B")
+    temperature: float = option(
+        1.0, "sampling temperature of the rewriter in training and search; 0.7 suits models below 1B"
+    )
     lora: bool = option(True, "train a LoRA adapter; --no_lora trains all weights")
     lora_rank: int = option(16, "rank of the adapter")
     trl_overrides: dict[str, Any] = option({}, "other fields of the TRL config, in YAML only")

@@ -411,6 +411,11 @@ class PRewritePPOTrainer(PPOTrainer):
             self.dev.best_state = checkpoint.trainable_state(self._unwrapped())
         return result.score
 
+    @property
+    def updates(self) -> int:
+        """Updates done."""
+        return self.state.global_step
+
     def rewriter(self) -> Rewriter:
         """The policy as it is now, for writing rewrites."""
         return Rewriter(self._unwrapped(), self.processing_class, self.settings)

@@ -20,7 +20,6 @@ from tqdm import tqdm
 import prewrite
 from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
-from prewrite.errors import ConfigError
 from prewrite.evaluator import Evaluator
 from prewrite.opening import open_evaluator, open_splits
 from prewrite.report.render import build_report
@@ -41,6 +40,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     The resolved settings are the first file of the run folder. The test set is opened once, at the end. After a stop
     request (Ctrl-C) the result is `{"stopped_at": step}`, and the run can go on with `resume`.
     """
+    trainer_class = get_trainer_class(config.algorithm)  # an algorithm that cannot run here must say so first
     run = RunFolder.open(config.output_dir) if config.resume else None
     splits = open_splits(config)
     for part in splits:
@@ -59,13 +59,13 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
-        trainer = build_trainer(config, splits, evaluator, run, bar)
+        trainer = build_trainer(trainer_class, config, splits, evaluator, run, bar)
         resume_from = checkpoint.latest(run) if config.resume else None
         with stop_on_interrupt(trainer):
             trainer.train(resume_from_checkpoint=resume_from)
     seconds["train"] = time.perf_counter() - started
     if trainer.stop_requested:
-        return {"stopped_at": int(trainer.state.global_step), "run": str(run.path)}
+        return {"stopped_at": trainer.updates, "run": str(run.path)}
     trainer.save_rewriter()
 
     results = []
@@ -82,8 +82,26 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     return result
 
 
-def build_trainer(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator, run: RunFolder, bar: tqdm):
-    """The trainer of the chosen algorithm."""
+def get_trainer_class(algorithm: str) -> type:
+    """The trainer of an algorithm. Raises `MissingDependencyError` where the installed TRL has none."""
+    if algorithm == "ppo":
+        from prewrite.train.ppo import PRewritePPOTrainer
+
+        return PRewritePPOTrainer
+    from prewrite.train.grpo import TRAINERS
+
+    return TRAINERS[algorithm]
+
+
+def build_trainer(
+    trainer_class: type,
+    config: TrainConfig,
+    splits: Sequence[Splits],
+    evaluator: Evaluator,
+    run: RunFolder,
+    bar: tqdm,
+):
+    """The trainer that `config` describes."""
     from peft import LoraConfig
 
     train_rows, dev_rows = joined([s.train for s in splits]), joined([s.dev for s in splits])
@@ -115,27 +133,29 @@ def build_trainer(config: TrainConfig, splits: Sequence[Splits], evaluator: Eval
         save_steps=config.save_steps,
         progress=progress_on(bar),
     )
-    if config.algorithm != "ppo":
-        raise ConfigError(f"algorithm {config.algorithm!r} is not available")
-    from prewrite.train.ppo import PRewritePPOTrainer
-
     micro = config.micro_batch_size or config.rewrites_per_step
-    return PRewritePPOTrainer(
-        config.base_model,
-        evaluator,
-        **common,
+    common |= dict(
         target_kl=config.target_kl,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=config.rewrites_per_step // micro,
-        num_ppo_epochs=config.num_ppo_epochs,
-        response_length=config.response_length,
         learning_rate=config.learning_rate,
-        kl_coef=config.kl_coef,
         temperature=config.temperature,
         seed=config.seed,
         report_to=config.report_to,
-        **config.trl_overrides,
     )
+    # The same setting goes by other names in TRL's trainers.
+    if config.algorithm == "ppo":
+        common |= dict(
+            response_length=config.response_length, num_ppo_epochs=config.num_ppo_epochs, kl_coef=config.kl_coef
+        )
+    else:
+        common |= dict(
+            max_completion_length=config.response_length,
+            num_iterations=config.num_ppo_epochs,
+            beta=config.kl_coef,
+            resample_ties=config.resample_ties,
+        )
+    return trainer_class(config.base_model, evaluator, **common, **config.trl_overrides)
 
 
 def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:

@@ -1,0 +1,93 @@
+"""The reward of a group, the rewrites of one instruction in one update, and what happens where all of them tie.
+
+Where they tie every advantage is 0: the task-model calls were spent and nothing is learned. Such a group is graded
+once more, on other examples, and each rewrite earns the mean of both grades.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from accelerate.utils import gather_object
+
+from prewrite.data import PRewriteDataset
+from prewrite.rewards import Graded, TaskReward
+from prewrite.train.steps import draw_examples, grade
+from prewrite.types import Reward, RewriteExample
+
+TIE = 1e-6  # rewards closer than this tie: TRL holds them in fp32
+
+
+class Scored(NamedTuple):
+    """What the rewrites of one step earned, on this process."""
+
+    graded: list[Graded]
+    tied: int
+    """Groups, over all processes, whose rewards tie in the end."""
+    resampled: int
+    """Groups that were graded a second time."""
+
+
+class GroupReward:
+    """Grades the rewrites of a step, and those of tied groups once more on other examples.
+
+    Args:
+        reward: grades the rewrites of one instruction on given examples.
+        train_rows: each instruction's rows, which examples are drawn from.
+        count: examples per grading.
+        seed: of the draws.
+        resample_ties: whether a tied group of different rewrites is graded again.
+    """
+
+    def __init__(
+        self,
+        reward: TaskReward,
+        train_rows: dict[str, PRewriteDataset],
+        *,
+        count: int,
+        seed: int,
+        resample_ties: bool = True,
+    ):
+        self.reward = reward
+        self.train_rows = train_rows
+        self.count = count
+        self.seed = seed
+        self.resample_ties = resample_ties
+
+    def __call__(self, rewrites: Sequence[str], instructions: Sequence[str], step: int) -> Scored:
+        """Grade one rewrite per row. Every process makes the same choices, since a group may span several."""
+        graded = grade(self.reward, instructions, rewrites, lambda name: self._examples(name, step))
+        again = self._resampled(tied_groups(instructions, rewrites, graded), step) if self.resample_ties else []
+        if again:
+            rows = [row for row, name in enumerate(instructions) if name in again]
+            names, texts = [instructions[row] for row in rows], [rewrites[row] for row in rows]
+            second = grade(self.reward, names, texts, lambda name: self._examples(name, step, others=True))
+            for row, result in zip(rows, second, strict=True):
+                graded[row] = averaged(graded[row], result)
+        return Scored(graded, len(tied_groups(instructions, rewrites, graded)), len(again))
+
+    def _examples(self, instruction: str, step: int, *, others: bool = False) -> list[RewriteExample]:
+        rows = self.train_rows[instruction]
+        return draw_examples(rows, self.count, seed=self.seed, step=step, instruction=instruction, others=others)
+
+    def _resampled(self, tied: dict[str, int], step: int) -> list[str]:
+        """Of the tied groups, those that other examples may tell apart."""
+        return [name for name, texts in tied.items() if texts > 1 and self._examples(name, step, others=True)]
+
+
+def tied_groups(instructions: Sequence[str], rewrites: Sequence[str], graded: Sequence[Graded]) -> dict[str, int]:
+    """Instructions whose rewrites all earned the same, on any process, and how many different rewrites those are."""
+    rows = zip(instructions, rewrites, graded, strict=True)
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, rewrite, total in gather_object([(name, text, result.reward.total) for name, text, result in rows]):
+        groups[name][rewrite] = total
+    return {name: len(group) for name, group in groups.items() if max(group.values()) - min(group.values()) < TIE}
+
+
+def averaged(first: Graded, second: Graded) -> Graded:
+    """One rewrite's grades on two draws of examples of equal weight."""
+    names = first.reward.parts.keys() | second.reward.parts.keys()
+    parts = {n: (first.reward.parts.get(n, 0.0) + second.reward.parts.get(n, 0.0)) / 2 for n in sorted(names)}
+    return Graded(Reward((first.reward.total + second.reward.total) / 2, parts), first.scores + second.scores)
