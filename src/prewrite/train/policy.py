@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
+from prewrite.train import decode
+
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
 
 
@@ -63,7 +64,7 @@ class PolicyWithValueHead(nn.Module):
         """Score `completions` under the policy, or under the reference (`use_adapter=False`) with PEFT."""
         with nullcontext() if use_adapter else self.policy.disable_adapter():
             states = self._states(prompts, completions)  # (B, T, D): the state before each completion token
-            values = self.value_model(states.float()).squeeze(-1)
+            values = self.value_model(states).squeeze(-1)
             mask = completions.mask
             logprobs, entropy = self._token_logprobs(states[mask], completions.ids[mask], temperature)
         zeros = torch.zeros_like(values)
@@ -83,7 +84,7 @@ class PolicyWithValueHead(nn.Module):
     def _prefill(self, prompts: Prompts) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
         """Run the distinct prompts once; returns the rows' last states (B, D), cache and prompt lengths (B,)."""
         cache = DynamicCache()
-        hidden = self._trunk(prompts.ids, prompts.mask, _positions(prompts.mask), cache)
+        hidden = self._trunk(prompts.ids, prompts.mask, decode.positions_of(prompts.mask), cache)
         rows_cache = DynamicCache()
         for layer, keys_values in enumerate(cache):
             keys, values = keys_values[:2]
@@ -118,7 +119,6 @@ class PolicyWithValueHead(nn.Module):
             parts.append(checkpoint(chunk, *some, use_reentrant=False) if keep_graph else chunk(*some))
         return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
-    @torch.no_grad()
     def sample(
         self,
         prompts: Prompts,
@@ -130,42 +130,30 @@ class PolicyWithValueHead(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Completions:
         """One completion per row, from the untruncated distribution; `temperature` 0 is greedy."""
-        state, cache, positions = self._prefill(prompts)
-        mask = prompts.mask[prompts.rows]
-        count = len(prompts.rows)
-        ids = torch.full((count, max_new_tokens), pad_token_id, device=mask.device)
-        sampled = torch.zeros((count, max_new_tokens), dtype=torch.bool, device=mask.device)
-        rows = torch.arange(count, device=mask.device)  # the rows still running, and still in the batch
-        for step in range(max_new_tokens):
-            token = _pick(self.language_model.lm_head(state).float(), temperature, generator)
-            running = ~(ids[rows] == eos_token_id).any(1)
-            ids[rows, step] = torch.where(running, token, pad_token_id)
-            sampled[rows, step] = running
-            running &= token != eos_token_id
-            if not bool(running.any()) or step == max_new_tokens - 1:
-                break
-            token = token[:, None]
-            if running.sum() <= SHRINK * len(rows):  # ended rows cost as much as running ones
-                rows, token, mask, positions = rows[running], token[running], mask[running], positions[running]
-                cache.batch_select_indices(running.nonzero().squeeze(1))
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            state = self._trunk(token, mask, positions[:, None], cache)[:, -1]
-            positions = positions + 1
-        width = int(sampled.sum(1).max())
-        return Completions(ids[:, :width], sampled[:, :width])
+        completions, _ = self.sample_scored(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            temperature=temperature,
+            generator=generator,
+        )
+        width = int(completions.mask.sum(1).max())
+        return Completions(completions.ids[:, :width], completions.mask[:, :width])
 
+    def sample_scored(
+        self, prompts: Prompts, *, temperature: float = 1.0, **settings
+    ) -> tuple[Completions, TokenStats | None]:
+        """Completions, with one column after the longest where there is room, and what `forward` would say of them.
 
-def _pick(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
-    if temperature == 0:
-        return logits.argmax(-1)
-    # Inverting the distribution function draws one uniform number a row; torch.multinomial draws one a token.
-    cumulative = (logits / temperature).softmax(-1).cumsum(-1)
-    uniform = torch.rand(len(logits), 1, device=logits.device, generator=generator)
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).squeeze(1).clamp(max=logits.shape[-1] - 1)
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    return (mask.cumsum(1) - 1).clamp(min=0)
+        Sampling knows each token's log-probability already. Where it computes the same function as `forward` up to
+        fp32 rounding, that is returned; elsewhere (bf16) None.
+        """
+        model = self.language_model
+        sampled = decode.sample(model, self.value_model, *prompts, temperature=temperature, **settings)
+        completions = Completions(sampled.ids, sampled.mask)
+        exact = decode.is_fast(model) and temperature > 0
+        return completions, TokenStats(sampled.logprobs, sampled.values, sampled.entropy) if exact else None
 
 
 def pad_prompts(prompts: Sequence[list[int]], rows: Sequence[int], pad_token_id: int, device) -> Prompts:
@@ -188,4 +176,5 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:  # (..., D) -> (..., 1)
-        return self.score(states)
+        with torch.autocast(states.device.type, enabled=False):
+            return self.score(states.float())

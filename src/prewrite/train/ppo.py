@@ -227,7 +227,7 @@ class PRewritePPOTrainer(PPOTrainer):
         prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
         policy = self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
-            completions = policy.sample(
+            completions, old = policy.sample_scored(
                 prompts,
                 max_new_tokens=args.response_length,
                 eos_token_id=self.stop_token_id,
@@ -235,8 +235,8 @@ class PRewritePPOTrainer(PPOTrainer):
                 temperature=args.temperature,
                 generator=torch.Generator(device).manual_seed(int(step_rng("tokens", **draw).integers(2**62))),
             )
-        completions = _with_room_after_the_end(completions, args.response_length, tokenizer.pad_token_id)
-        old = self._forward(prompts, completions)
+        if old is None:
+            old = self._forward(prompts, completions)
         if self.is_peft_model:
             ref_logprobs = self._forward(prompts, completions, use_adapter=False).logprobs
         else:
@@ -471,14 +471,6 @@ class PRewritePPOTrainer(PPOTrainer):
         world = int(os.environ.get("WORLD_SIZE", "1"))
         settings.setdefault("total_episodes", max_steps * batch * world)
         return PPOConfig(**settings)
-
-
-def _with_room_after_the_end(completions: Completions, limit: int, pad_token_id: int) -> Completions:
-    """One more column where that stays within `limit`, so that the state after every row's end has a position."""
-    if completions.ids.shape[1] >= limit:
-        return completions
-    ids = torch.nn.functional.pad(completions.ids, (0, 1), value=pad_token_id)
-    return Completions(ids, torch.nn.functional.pad(completions.mask, (0, 1), value=False))
 
 
 class _policy_wrapper:
