@@ -58,7 +58,8 @@ def test_a_run_leaves_every_file_that_the_design_names(run):
 
 def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
     flags = train_flags(toy, tmp_path / "run")[1:]
-    done = subprocess.run([sys.executable, "finetune.py", *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    asked = [sys.executable, "finetune.py", *flags]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Test, 8 rows" in done.stdout
     asked = [sys.executable, "inference.py", "--model_dir", str(tmp_path / "run"), "--instruction", "solve the task"]
@@ -145,9 +146,10 @@ def test_every_command_has_help(command, capsys):
 
 def test_import_and_help_need_no_torch_and_little_time():
     code = "import sys, prewrite.cli.main as m; m.main([]); assert 'torch' not in sys.modules"
+    timed = [sys.executable, "-X", "importtime", "-c", code]
     best = 10.0
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(timed, capture_output=True, text=True, check=True)
         last = [line for line in done.stderr.splitlines() if line.endswith("prewrite.cli.main")][-1]
         best = min(best, int(last.split("|")[1]) / 1e6)
     assert best < 0.3

@@ -1,7 +1,7 @@
 """On a fixed batch in fp32 our update is stock TRL's: same losses, same KL, same weights after it.
 
-Stock `PPOTrainer.train()` of the installed TRL runs with its rollouts replaced by fixed completions and its reward model
-by fixed scores; ours gets the same weights, completions and scores. Both share one trunk between policy and value.
+Stock `PPOTrainer.train()` of the installed TRL runs with its rollouts replaced by fixed completions and its reward
+model by fixed scores; ours gets the same weights, completions and scores. Both share one trunk for policy and value.
 """
 
 import copy
@@ -93,8 +93,8 @@ def run_stock(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ppo_trainer, "batch_generation", fixed_generation)
     args = PPOConfig(
-        output_dir=str(tmp_path), stop_token="eos", num_sample_generations=0, use_cpu=True, bf16=False, report_to="none",
-        total_episodes=8, save_strategy="no", gradient_checkpointing=False, **SETTINGS,
+        output_dir=str(tmp_path), stop_token="eos", num_sample_generations=0, use_cpu=True, bf16=False,
+        report_to="none", total_episodes=8, save_strategy="no", gradient_checkpointing=False, **SETTINGS,
     )  # fmt: skip
     trainer = PPOTrainer(
         args, tokenizer, model, reference, FixedReward(), Dataset.from_dict({"input_ids": [prompt] * 8}),

@@ -82,7 +82,8 @@ def test_compute_reward_grades_one_output():
     assert compute_reward("ham", ROWS[0]) == 0.0
     math = RewriteExample("Add.", "1+1", "1080", task="math")
     assert compute_reward("so we get $1,080.0", math) == 1.0
-    assert compute_reward("the cat sat", RewriteExample("q", "q", "the cat", task="qa"), "token_f1") == pytest.approx(2 / 3)
+    qa = RewriteExample("q", "q", "the cat", task="qa")
+    assert compute_reward("the cat sat", qa, "token_f1") == pytest.approx(2 / 3)  # "the" is dropped: 1 of 2, 1 of 1
     with pytest.raises(ConfigError, match="log-probabilities"):
         compute_reward("x", ROWS[0], "soft")
     with pytest.raises(ConfigError, match="unknown"):

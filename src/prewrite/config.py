@@ -33,8 +33,12 @@ def option(default: Any, help: str, *, alias: str | None = None, choices: tuple[
 class TaskConfig:
     """The data, and the task model that answers it; shared by all commands."""
 
-    dataset: list[str] = option([], "JSONL, Parquet or CSV file, folder of train/dev/test files, hf:OWNER/NAME, or 'demo'; "
-                                "repeat it to train one rewriter on several", alias="data")  # fmt: skip
+    dataset: list[str] = option(
+        [],
+        "JSONL, Parquet or CSV file, folder of train/dev/test files, hf:OWNER/NAME, or 'demo'; "
+        "repeat it to train one rewriter on several",
+        alias="data",
+    )
     dev_dataset: str | None = option(None, "dev rows; cut from the dataset where absent")
     test_dataset: str | None = option(None, "test rows; cut from the dataset where absent")
     column_map: dict[str, str] = option({}, "our field to your column, e.g. input=text output=label")
@@ -140,8 +144,8 @@ class TrainConfig(TaskConfig):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.micro_batch_size and self.rewrites_per_step % self.micro_batch_size:
             raise ConfigError(
-                f"micro_batch_size {self.micro_batch_size} does not divide rewrites_per_step {self.rewrites_per_step}; "
-                "choose a divisor"
+                f"micro_batch_size {self.micro_batch_size} does not divide rewrites_per_step "
+                f"{self.rewrites_per_step}; choose a divisor"
             )
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")

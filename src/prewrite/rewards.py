@@ -4,7 +4,7 @@ All task parts are means over the update's examples, higher is better:
 
 | mode | task part | range |
 | --- | --- | --- |
-| `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label or exact match for the rest | [0, 1] |
+| `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
 | `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
 | `soft` | (1 + m) / 2 with m the log-probability margin of the right label in nats, clipped to [-1, 1] | [0, 1] |
 | `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
@@ -12,9 +12,9 @@ All task parts are means over the update's examples, higher is better:
 | `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
 | `model` | a learned reward model's estimate of `auto` | about [0, 1] |
 
-`auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves sign
-and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv 2410.07652):
-with few examples many rewrites tie on accuracy, and the margin still ranks them.
+`auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
+sign and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv
+2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Flags and YAML from a config dataclass: one help text, one type, one check for both.
 
-`--max_steps` and `--max-steps` are the same flag; the command line wins over `--config file.yaml`; an unknown key is an
-error. (transformers' HfArgumentParser and TRL's TrlParser do most of this, but take seconds to import and let YAML values
-past their type checks.)
+`--max_steps` and `--max-steps` are the same flag; the command line wins over `--config file.yaml`; an unknown key is
+an error. (transformers' HfArgumentParser and TRL's TrlParser do most of this, but take seconds to import and let YAML
+values past their type checks.)
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def add_options(parser: argparse.ArgumentParser, config: type, *, only: Sequence
                                 help=argparse.SUPPRESS if default is False else f"switch off {item.name}")  # fmt: skip
         elif kind.startswith("list"):
             repeat = "append" if item.name == "dataset" else "extend"
-            extra = {} if repeat == "append" else {"nargs": "+"}
-            parser.add_argument(*flags, action=repeat, metavar=item.name.upper(), **extra, **options)
+            nargs = None if repeat == "append" else "+"
+            parser.add_argument(*flags, action=repeat, nargs=nargs, metavar=item.name.upper(), **options)
         elif kind.startswith("dict"):
             parser.add_argument(*flags, action="extend", nargs="+", metavar="KEY=VALUE", **options)
         else:
@@ -129,7 +129,7 @@ def _scalar(kind: str, value: Any, where: str) -> Any:
 
 
 def _default(item: Field[Any]) -> Any:
-    return item.default if item.default is not MISSING else item.default_factory()  # type: ignore[misc]
+    return item.default if item.default is not MISSING else item.default_factory()  # type: ignore[operator]
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Dev-set stopping: greedy rewrites scored on dev rows, the best policy kept, training ended when it stops improving."""
+"""Dev-set stopping: score greedy rewrites on dev rows, keep the best policy, end training when it stops improving."""
 
 from __future__ import annotations
 
