@@ -153,3 +153,21 @@ def test_import_and_help_need_no_torch_and_little_time():
         last = [line for line in done.stderr.splitlines() if line.endswith("prewrite.cli.main")][-1]
         best = min(best, int(last.split("|")[1]) / 1e6)
     assert best < 0.3
+
+
+def test_rewrites_remembered_from_training_are_ranked_within_their_update(tmp_path):
+    from prewrite.run_folder import RunFolder
+    from prewrite.train.choose import best_rollouts
+
+    run = RunFolder(tmp_path)
+    rows = [
+        (1, "easy update, average", 0.9), (1, "easy update, worse", 0.7), (1, "easy update, best", 1.0),
+        (2, "hard update, best", 0.6), (2, "hard update, worst", 0.0), (2, "", 0.9),
+    ]  # fmt: skip
+    run.append(
+        run.rollouts, [{"step": s, "instruction": "a", "rewrite": text, "reward": reward} for s, text, reward in rows]
+    )
+    # leads over the update's mean: +0.13 in the first, +0.3 in the second (the empty rewrite is no candidate)
+    found = [candidate.rewrite for candidate in best_rollouts(run, "a", 2)]
+    assert found == ["hard update, best", "easy update, best"]
+    assert best_rollouts(run, "another instruction", 2) == []

@@ -119,7 +119,9 @@ class TrainConfig(TaskConfig):
     save_steps: int = option(10, "updates between checkpoints")
 
     strategy: str = option("I", "the final rewrite: I greedy, S best of sampled ones on dev", choices=STRATEGIES)
-    num_candidates: int = option(10, "sampled rewrites for strategy S")
+    num_candidates: int = option(
+        10, "sampled rewrites, and rewrites remembered from training, that strategy S chooses from"
+    )
     race: bool = option(True, "strategy S drops hopeless candidates early; --no_race scores all on all dev rows")
     baselines: bool = option(False, "also test the untrained rewriter and random exemplars")
 

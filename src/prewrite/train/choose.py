@@ -12,7 +12,7 @@ from prewrite.data import PRewriteDataset
 from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
-from prewrite.search import Candidate, propose, select
+from prewrite.search import Candidate, merge, propose, select
 from prewrite.train.rewriter import Rewriter, starter_adapter
 from prewrite.types import RewriteExample
 
@@ -44,6 +44,7 @@ def choose_and_test(
     selection: dict[str, Any] | None = None
     if config.strategy == "S":
         candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
+        candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
         readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
         picked = select(readable, evaluator.score, dev_rows, race=config.race)
         run.append(run.rewrites, [*refused, *picked.rows])
@@ -73,6 +74,25 @@ def choose_and_test(
         "decoding": evaluator.decoding_of(task.test[0]),
         "metric": evaluator.metric_of(task.test[0]),
     }
+
+
+def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:
+    """The `count` distinct rewrites of `instruction` that did best in training, against the others of their update.
+
+    Training has scored hundreds of rewrites by now, on few rows each; dev decides whether the luckiest were also good.
+    A reward is taken relative to its update's mean, because every update has its own examples.
+    """
+    updates: dict[int, list[dict[str, Any]]] = {}
+    for row in run.read_rows(run.rollouts):
+        if row["instruction"] == instruction and row["rewrite"]:
+            updates.setdefault(row["step"], []).append(row)
+    lead: dict[str, float] = {}
+    for rows in updates.values():
+        mean = sum(row["reward"] for row in rows) / len(rows)
+        for row in rows:
+            lead[row["rewrite"]] = max(lead.get(row["rewrite"], -1.0), row["reward"] - mean)
+    best = sorted(lead, key=lambda rewrite: -lead[rewrite])[:count]
+    return [Candidate(rewrite, "rollout") for rewrite in best]
 
 
 def split_by_guards(
