@@ -1,0 +1,67 @@
+"""Every command in the documentation is one that this version has, with flags that it takes."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from prewrite.cli.main import COMMANDS, main
+from prewrite.config import TaskConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]
+SCRIPTS = {"finetune.py": "train", "inference.py": "rewrite"}
+
+
+def commands():
+    """(page, words) of each `prewrite`, `python` and `make` command in code blocks and recipe heads."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"```(?:bash|powershell|console|sh)\n(.*?)```", text, re.DOTALL)
+        if page.suffix == ".yaml":
+            blocks = ["\n".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))]
+        for block in blocks:
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words and words[0] in ("prewrite", "make", "python"):
+                    yield pytest.param(page, words, id=f"{page.name}: {' '.join(words)[:60]}")
+
+
+@pytest.mark.parametrize(("page", "words"), list(commands()))
+def test_a_documented_command_exists_and_takes_its_flags(page, words, monkeypatch):
+    program, *rest = words
+    if program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(rest) <= set(targets)
+        return
+    if program == "python":
+        if rest[0] in SCRIPTS:
+            rest = [SCRIPTS[rest[0]], *rest[1:]]
+        else:
+            assert importlib.util.find_spec(rest[1]) if rest[0] == "-m" else (ROOT / rest[0]).is_file()
+            return
+    if rest == ["demo"] or rest[0] in COMMANDS:
+        module = importlib.import_module(f"prewrite.cli.{rest[0].replace('-', '_')}")
+        monkeypatch.setattr(module, "run", lambda namespace, argv: 0)
+    assert main(rest) == 0
+
+
+def test_recipes_are_settings_of_a_training_run():
+    from argparse import Namespace
+
+    from prewrite.cli.options import build_config
+
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        built = build_config(TrainConfig, Namespace(config=str(recipe)))
+        assert isinstance(built, TaskConfig)
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
