@@ -123,6 +123,7 @@ class TrainConfig(TaskConfig):
         10, "sampled rewrites, and rewrites remembered from training, that strategy S chooses from"
     )
     race: bool = option(True, "strategy S drops hopeless candidates early; --no_race scores all on all dev rows")
+    race_items: int = option(0, "most dev rows that the choice may use; 0: all")
     baselines: bool = option(False, "also test the untrained rewriter and random exemplars")
 
     resume: bool = option(False, "go on from the newest checkpoint in output_dir")
@@ -141,7 +142,7 @@ class TrainConfig(TaskConfig):
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("kl_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates"):
+        for name in ("kl_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.micro_batch_size and self.rewrites_per_step % self.micro_batch_size:

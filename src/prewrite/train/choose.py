@@ -46,14 +46,21 @@ def choose_and_test(
         candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
         candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
         readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
-        picked = select(readable, evaluator.score, dev_rows, race=config.race)
+        picked = select(
+            readable,
+            evaluator.score,
+            dev_rows,
+            race=config.race,
+            max_items=config.race_items or None,
+            seed=config.seed,
+        )
         run.append(run.rewrites, [*refused, *picked.rows])
         selection = picked.to_json()
-        instructions = {"initial": instruction, "rewrite": picked.rewrite, "greedy": greedy}
+        instructions = {"initial": instruction, "rewrite": picked.rewrite}
     else:
         instructions = {"initial": instruction, "rewrite": greedy}
     if config.baselines:
-        instructions |= baselines(config, task, reward)
+        instructions |= {"trained greedy": greedy, **baselines(config, task, reward)}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
