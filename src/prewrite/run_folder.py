@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +28,15 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def to_json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON as people read it; half a surrogate pair, which UTF-8 cannot hold, is escaped. NaN is refused."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=indent, allow_nan=False) if _LONE_SURROGATE.search(text) else text
 
 
 class RunFolder:
@@ -74,19 +85,18 @@ class RunFolder:
 
     def _remove_files(self) -> None:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
-        import shutil
-
         for file in (self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result):
             file.unlink(missing_ok=True)
         for file in (self.report_html, self.report_md):
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.rewriter):
-            shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+            if folder.exists():
+                shutil.rmtree(folder)
 
     @staticmethod
     def write_json(path: Path, value: Mapping[str, Any]) -> None:
         """Atomically write one JSON object. NaN and infinity are refused: they are not JSON."""
-        write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(path, to_json(value, indent=2) + "\n")
 
     @staticmethod
     def read_json(path: Path) -> dict[str, Any]:
@@ -104,7 +114,7 @@ class RunFolder:
     @staticmethod
     def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSONL file, flushed to disk before this returns."""
-        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        text = "".join(to_json(row) + "\n" for row in rows)
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -125,4 +135,4 @@ class RunFolder:
         """Drop rows whose `step` is beyond `after_step`, so that a resumed run does not log an update twice."""
         rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
         if path.exists():
-            write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            write_atomic(path, "".join(to_json(row) + "\n" for row in rows))

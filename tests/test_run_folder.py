@@ -1,0 +1,60 @@
+"""The files of a run: whole or absent, never overwritten by accident, readable whatever a model wrote."""
+
+import json
+
+import pytest
+
+from prewrite.errors import RunFolderError
+from prewrite.run_folder import RunFolder, write_atomic
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    RunFolder.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        RunFolder.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_survive_any_text(tmp_path):
+    path = tmp_path / "rollouts.jsonl"
+    rows = [{"rewrite": text} for text in ("plain", "zwei\nZeilen", "\U0001f600", "half a pair \ud83d", "</script>")]
+    RunFolder.append(path, rows[:2])
+    RunFolder.append(path, rows[2:])
+    assert list(RunFolder.read_rows(path)) == rows
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [row["step"] for row in RunFolder.read_rows(path)] == [1, 2]
+    RunFolder(tmp_path).truncate(path, after_step=1)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_run_is_replaced_only_on_request_and_the_users_own_files_stay(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_json(run.config, {})
+    (run.path / "notes.txt").write_text("mine")
+    (run.checkpoints / "step-00001").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="--overwrite"):
+        RunFolder.create(run.path)
+    RunFolder.create(run.path, overwrite=True)
+    assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt"]
+
+
+def test_a_folder_without_a_run_and_a_file_are_refused(tmp_path):
+    with pytest.raises(RunFolderError, match=r"no config\.json"):
+        RunFolder.open(tmp_path)
+    write_atomic(tmp_path / "file", "x")
+    with pytest.raises(RunFolderError, match="is a file"):
+        RunFolder.create(tmp_path / "file")
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"result\.json is not valid JSON"):
+        RunFolder.read_json(tmp_path / "result.json")
+    with pytest.raises(RunFolderError, match="missing"):
+        RunFolder.read_json(tmp_path / "nothing.json")
