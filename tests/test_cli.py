@@ -171,3 +171,13 @@ def test_rewrites_remembered_from_training_are_ranked_within_their_update(tmp_pa
     found = [candidate.rewrite for candidate in best_rollouts(run, "a", 2)]
     assert found == ["hard update, best", "easy update, best"]
     assert best_rollouts(run, "another instruction", 2) == []
+
+
+def test_a_budget_that_runs_out_says_what_is_saved_and_how_to_go_on(toy, tmp_path, capsys):
+    flags = train_flags(toy, tmp_path / "run", "--max_task_calls", "30", "--save_steps", "1", "--max_steps", "9")
+    assert main(flags) == 2
+    message = capsys.readouterr().err
+    assert "Estimate: at most" in message
+    assert "max_calls" in message or "max calls" in message or "30" in message
+    assert "--resume" in message and (tmp_path / "run" / "checkpoints").is_dir()
+    assert not (tmp_path / "run" / "result.json").exists()

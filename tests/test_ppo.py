@@ -175,3 +175,26 @@ def test_a_missing_checkpoint_says_what_to_do(tmp_path):
 
     with pytest.raises(RunFolderError, match="--overwrite"):
         checkpoint.latest(RunFolder(tmp_path))
+
+
+def test_a_failing_task_model_leaves_a_checkpoint_of_the_last_update_and_no_score(tmp_path):
+    from prewrite.errors import TaskModelError
+
+    evaluator = toy_evaluator()
+    answer = evaluator.task_model.answer
+    trainer = toy_trainer(str(tmp_path), max_steps=5, save_steps=100, reward=TaskReward(evaluator, guards=()))
+
+    def failing(prompt):
+        if trainer.state.global_step == 3:
+            raise TaskModelError("the server is gone")
+        return answer(prompt)
+
+    evaluator.task_model.answer = failing
+    with pytest.raises(TaskModelError, match="gone"):
+        trainer.train()
+    assert checkpoint.latest(RunFolder(tmp_path)).name == "step-00003"
+    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    evaluator.task_model.answer = answer
+    again = toy_trainer(str(tmp_path), max_steps=5)
+    again.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path)))
+    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]

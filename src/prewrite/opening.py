@@ -14,7 +14,9 @@ from prewrite.errors import ConfigError
 if TYPE_CHECKING:
     from prewrite.data import Splits
     from prewrite.evaluator import Evaluator
+    from prewrite.task_models.budget import Price
     from prewrite.task_models.counting import CountingTaskModel
+    from prewrite.task_models.registry import TaskModelSpec
 
 
 def demo_data() -> Path:
@@ -47,24 +49,35 @@ def open_splits(config: TaskConfig) -> list[Splits]:
     ]
 
 
-def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
-    """The task model of the settings, counted, cached and within budget."""
-    from prewrite.task_models.budget import Budget, Price
-    from prewrite.task_models.cache import AnswerCache
-    from prewrite.task_models.registry import open_task_model, parse_task_model, spec_from_pair, wrap_task_model
+def task_model_spec(config: TaskConfig) -> TaskModelSpec:
+    """Which task model the settings name."""
+    from prewrite.task_models.registry import parse_task_model, spec_from_pair
 
     if config.task_backend is not None:
-        spec = spec_from_pair(config.task_backend, config.task_model)
-    else:
-        spec = parse_task_model(config.task_model)
+        return spec_from_pair(config.task_backend, config.task_model)
+    return parse_task_model(config.task_model)
+
+
+def open_price(config: TaskConfig) -> Price | None:
+    """What the task model costs, by the user's table; None without one."""
+    from prewrite.task_models.budget import Price
+
+    return Price.load(Path(config.prices), task_model_spec(config).model) if config.prices else None
+
+
+def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
+    """The task model of the settings, counted, cached and within budget."""
+    from prewrite.task_models.budget import Budget
+    from prewrite.task_models.cache import AnswerCache
+    from prewrite.task_models.registry import open_task_model, wrap_task_model
+
     options: dict[str, Any] = {key: yaml.safe_load(value) for key, value in config.task_model_options.items()}
-    price = Price.load(Path(config.prices), spec.model) if config.prices else None
     limits = (config.max_task_calls, config.max_task_tokens, config.max_usd, config.max_minutes)
     budget = None
     if any(limit is not None for limit in limits):
         calls, tokens, usd, minutes = limits
-        budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=price)
-    backend = open_task_model(spec, options=options)
+        budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=open_price(config))
+    backend = open_task_model(task_model_spec(config), options=options)
     return wrap_task_model(backend, cache=AnswerCache() if config.cache else None, budget=budget)
 
 

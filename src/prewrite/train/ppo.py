@@ -28,7 +28,7 @@ from accelerate.utils import gather_object
 from peft import LoraConfig
 
 from prewrite.data import PRewriteDataset
-from prewrite.errors import ConfigError, MissingDependencyError
+from prewrite.errors import BudgetExceededError, ConfigError, MissingDependencyError, TaskModelError
 from prewrite.evaluator import Evaluator
 from prewrite.meta_prompts import extract_rewrite
 from prewrite.rewards import Graded, TaskReward
@@ -203,7 +203,7 @@ class PRewritePPOTrainer(PPOTrainer):
             clock = Clock()
             batch = self.rollout(step)
             clock.lap("rollout")
-            graded = self.score(batch, step)
+            graded = self._score_or_save(batch, step)
             clock.lap("score")
             estimates = self.advantages(batch, graded)
             losses = self.update(batch, estimates, step)
@@ -348,6 +348,15 @@ class PRewritePPOTrainer(PPOTrainer):
         return policy_loss + args.vf_coef * value_loss, stats
 
     # ---- parts of the loop ----------------------------------------------------------------------------------------
+
+    def _score_or_save(self, batch: RolloutBatch, step: int) -> list[Graded]:
+        """`score`; if the task model fails, what was trained so far is saved before the error goes on."""
+        try:
+            return self.score(batch, step)
+        except (TaskModelError, BudgetExceededError):
+            if self.state.global_step > 0:
+                self.save_checkpoint()  # sampling has changed no weight since the last update
+            raise
 
     def _forward(self, prompts: Prompts, completions: Completions, *, use_adapter: bool = True) -> TokenStats:
         return self.model(prompts, completions, temperature=self.args.temperature, use_adapter=use_adapter)

@@ -20,11 +20,13 @@ from tqdm import tqdm
 import prewrite
 from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
+from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
-from prewrite.opening import open_evaluator, open_splits
+from prewrite.opening import open_evaluator, open_price, open_splits
 from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
+from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint
 from prewrite.train.choose import Task, choose_and_test
 from prewrite.train.rewriter import starter_adapter
@@ -56,13 +58,17 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
             run.splits, splits[0].to_json() if len(splits) == 1 else {"parts": [s.to_json() for s in splits]}
         )
 
+    print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
         trainer = build_trainer(trainer_class, config, splits, evaluator, run, bar)
         resume_from = checkpoint.latest(run) if config.resume else None
         with stop_on_interrupt(trainer):
-            trainer.train(resume_from_checkpoint=resume_from)
+            try:
+                trainer.train(resume_from_checkpoint=resume_from)
+            except (TaskModelError, BudgetExceededError) as error:
+                raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
     seconds["train"] = time.perf_counter() - started
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
@@ -80,6 +86,30 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     run.write_json(run.result, result)
     build_report(run.path)
     return result
+
+
+def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator) -> str:
+    """What the run will ask the task model at most: training, dev evaluations, choice and test."""
+    dev_rows = sum(min(len(part.dev), config.dev_examples) for part in splits)
+    calls = config.max_steps * config.rewrites_per_step * config.examples_per_rewrite
+    calls += (config.max_steps // config.eval_steps + 1) * dev_rows
+    if config.strategy == "S":
+        rows = sum(min(len(part.dev), config.race_items or len(part.dev)) for part in splits)
+        calls += (2 + 2 * config.num_candidates) * rows
+    calls += 2 * sum(len(part.test) for part in splits)
+    examples = [part.train[index] for part in splits for index in range(min(20, len(part.train)))]
+    writes = evaluator.decoding_of(examples[0]) != "likelihood"
+    prompts = [evaluator.prompt(example.instruction, example) for example in examples]
+    return estimate(prompts, calls, output_tokens=64 if writes else 0, price=open_price(config))
+
+
+def how_to_go_on(run: RunFolder) -> str:
+    """What is left of a run that its task model ended."""
+    try:
+        path = checkpoint.latest(run)
+    except RunFolderError:
+        return "No update was saved yet: answers are in the cache; run the same command with --overwrite."
+    return f"Saved: {path}. Answers are in the cache. Go on with the same command and --resume."
 
 
 def get_trainer_class(algorithm: str) -> type:
