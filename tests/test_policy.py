@@ -8,7 +8,7 @@ peft = pytest.importorskip("peft")
 
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
-from prewrite.train import decode  # noqa: E402
+from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 
 EOS, PAD = 1, 0
@@ -90,6 +90,7 @@ def weighted(logprobs, values, mask):
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 def test_shared_prompts_give_the_numbers_and_gradients_of_full_sequences(kind, lora):
     policy, completions = policy_of(kind, lora=lora), completions_of()
+    assert lora_trunk.computes(policy.language_model) == lora  # else this tests the same path twice
     prompts = pad_prompts(PROMPTS, ROWS, PAD, "cpu")
     stats = policy(prompts, completions, temperature=0.7)
     logprobs, values, entropy = plain_stats(policy, completions, temperature=0.7)

@@ -24,14 +24,16 @@ def is_supported(model: nn.Module) -> bool:
     rope = getattr(config, "rope_scaling", None) or {}
     return (
         config.model_type in MODEL_TYPES
-        and model.lm_head.weight.device.type == "cpu"
+        and type(model.lm_head) is nn.Linear
+        and type(model.model.embed_tokens) is nn.Embedding
+        and model.device.type == "cpu"
         and model.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and config.hidden_act == "silu"
         and getattr(config, "pretraining_tp", 1) == 1
         and not getattr(config, "use_sliding_window", False)
         and rope.get("rope_type", rope.get("type", "default")) in ROPE_TYPES
-        and all(_can_merge(module) for layer in model.model.layers for module in _projections(layer))
+        and all(_can_merge(module) for layer in model.model.layers for module in projections(layer))
     )
 
 
@@ -200,7 +202,8 @@ class Llama:
         return F.rms_norm(x, weight.shape, weight, self.eps)
 
 
-def _projections(layer: nn.Module) -> list[nn.Module]:
+def projections(layer: nn.Module) -> list[nn.Module]:
+    """The seven linear layers of a transformers block."""
     attention, mlp = layer.self_attn, layer.mlp
     return [
         attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
@@ -213,10 +216,10 @@ def _can_merge(module: nn.Module) -> bool:
     if type(module) is nn.Linear:
         return True
     return (
-        hasattr(module, "get_delta_weight")
+        hasattr(module, "lora_variant")
         and type(module.get_base_layer()) is nn.Linear
-        and not any(getattr(module, "use_dora", {}).values())
-        and not any(getattr(module, "lora_bias", {}).values())
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
     )
 
 
@@ -232,7 +235,7 @@ def _fused(modules: list[nn.Module], rows: int | None) -> Linear:
 
 @torch.no_grad()
 def _merged_weight(module: nn.Module) -> torch.Tensor:
-    if not hasattr(module, "get_delta_weight"):
+    if type(module) is nn.Linear:
         return module.weight.detach()
     weight = module.base_layer.weight.detach()
     if module.merged or module.disable_adapters:

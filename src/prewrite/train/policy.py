@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from prewrite.train import decode
+from prewrite.train import decode, lora_trunk
 
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
 
@@ -92,6 +92,8 @@ class PolicyWithValueHead(nn.Module):
         return hidden[prompts.rows, -1], rows_cache, prompts.mask.sum(1)[prompts.rows]
 
     def _states(self, prompts: Prompts, completions: Completions) -> torch.Tensor:
+        if lora_trunk.computes(self.language_model):
+            return lora_trunk.completion_states(self.language_model, prompts, completions)
         last, cache, lengths = self._prefill(prompts)
         ids, mask = completions.ids[:, :-1], completions.mask[:, :-1]
         if ids.shape[1] == 0:
@@ -105,6 +107,9 @@ class PolicyWithValueHead(nn.Module):
         self, states: torch.Tensor, tokens: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy per token; (N, D), (N,) -> (N,), (N,). Logits live one chunk at a time."""
+        if lora_trunk.computes(self.language_model):
+            weight = self.language_model.lm_head.weight.detach()
+            return lora_trunk.token_logprobs(weight, states, tokens, temperature, LOGIT_CHUNK)
 
         def chunk(some_states: torch.Tensor, some_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits = self.language_model.lm_head(some_states).float() / temperature
