@@ -194,7 +194,9 @@ class HFTaskModel:
             prefix_cache = DynamicCache()
             if prefix:
                 ids = torch.tensor([prefix], device=self.device)
-                self._trunk(ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], prefix_cache)
+                self._trunk(
+                    ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], prefix_cache
+                )
             rows_by_length = sorted(group.rows, key=lambda row: len(prompt_ids[row]))
             for rows in self._batches(rows_by_length, [len(prompt_ids[row]) - group.shared for row in rows_by_length]):
                 suffixes = [prompt_ids[row][group.shared :] for row in rows]
@@ -209,7 +211,7 @@ class HFTaskModel:
                 yield rows, group.shared, cache, hidden, lengths
 
     def _continue(self, cache: DynamicCache, shared: int, lengths: torch.Tensor, ids: list[int]) -> torch.Tensor:
-        """Log-probability of a label's tokens after its first, given the cached prompts; (B,). Leaves the cache as is."""
+        """Log-probability of a label's tokens after its first, given the cached prompts; (B,). The cache stays."""
         rows, tail = len(lengths), ids[:-1]
         before = cache.get_seq_length()
         tokens = torch.tensor(tail, device=self.device).expand(rows, -1)
@@ -253,7 +255,7 @@ class HFTaskModel:
         return [row or [start] for row in ids]
 
     def _continuation_ids(self, text: str) -> list[int]:
-        """Tokens of `text` as a continuation: after a bare prompt it follows a space, after a chat header it starts."""
+        """Tokens of `text` as a continuation: after a bare prompt it follows a space, after a chat header none."""
         text = text.strip() if self.chat else f" {text.strip()}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 

@@ -20,7 +20,9 @@ class ScriptedTaskModel:
 
     capabilities: frozenset[Capability] = frozenset({"generate", "constrained", "label_logprobs"})
 
-    def __init__(self, answer: Callable[[str], str], *, label_scores: LabelScorer | None = None, name: str = "scripted"):
+    def __init__(
+        self, answer: Callable[[str], str], *, label_scores: LabelScorer | None = None, name: str = "scripted"
+    ):
         self.answer = answer
         self.label_scores = label_scores
         self.name = name
