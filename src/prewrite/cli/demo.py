@@ -22,7 +22,8 @@ DEMO: dict[str, Any] = {
     "temperature": 0.7,
     "eval_steps": 3,
     "dev_examples": 60,
-    "num_candidates": 10,
+    "num_candidates": 8,
+    "race_items": 100,
     "strategy": "S",
     "overwrite": True,
 }
