@@ -8,6 +8,7 @@ peft = pytest.importorskip("peft")
 
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
+from prewrite.task_models import trunk  # noqa: E402
 from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 
@@ -152,7 +153,7 @@ def test_bf16_gradients_point_where_fp32_gradients_point():
 def engine(request, monkeypatch):
     """Run a test with each of the two engines of `decode.sample`."""
     if request.param == "transformers":
-        monkeypatch.setattr(decode, "is_fast", lambda model: False)
+        monkeypatch.setattr(trunk, "runs_fast", lambda model: False)
     return request.param
 
 

@@ -80,6 +80,10 @@ class Cache:
 
         return Cache([copy(block) for block in self.keys], [copy(block) for block in self.values], length)
 
+    def crop(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        self.length = length
+
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add a layer's keys and values (B, heads, T, size); returns those of all tokens. `length` stays."""
         end = self.length + keys.shape[2]
@@ -141,21 +145,21 @@ class Llama:
         """
         count, width = ids.shape
         keep = width if keep is None else keep
-        bias = self._attention_bias(width, cache.length, mask)
+        allowed = self._allowed(width, cache.length, mask)
+        bias = self._bias(allowed)
         cos, sin = self._angles(positions)
         x = self.embedding[ids].view(count * width, -1)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             queries, keys, values = self._queries_keys_values(layer, x, cos, sin, (count, width))
             keys, values = cache.write(index, keys, values)
-            kept = bias
             if index == last and keep < width:  # nothing looks at the other tokens' last states
                 queries = queries[:, :, -keep:] if keep else queries[:, :, :0]
                 x = x.view(count, width, -1)[:, width - keep :].reshape(count * keep, -1)
-                kept = None if bias is None else bias[:, :, width - keep :]
+                bias = self._bias(None if allowed is None else allowed[:, :, width - keep :])
                 if keep == 0:
                     break
-            x = x + layer.out(self._attend(queries, keys, values, kept))
+            x = x + layer.out(self._attend(queries, keys, values, bias))
             gate, up = layer.gate_up(self._normed(x, layer.norms[1])).chunk(2, -1)
             x = x + layer.down(F.silu(gate).mul_(up))
         cache.length += width
@@ -176,20 +180,23 @@ class Llama:
         """(B * T, heads * size). The queries that share a key head are treated as one head's longer text."""
         count, _, width, size = queries.shape
         grouped = queries.reshape(count, self.key_heads, -1, size)
-        if bias is not None:
-            bias = bias.repeat(1, 1, self.heads // self.key_heads, 1)
         out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias)
         return out.view(count, self.heads, width, size).transpose(1, 2).reshape(count * width, -1)
 
-    def _attention_bias(self, width: int, before: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """What is added to the attention scores, (B or 1, 1, T, S): 0 where one may look, else the lowest number."""
+    def _allowed(self, width: int, before: int, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Which tokens each token may look at, (B or 1, 1, T, S); None: all."""
         if mask is None and width == 1:
             return None
         allowed = torch.ones(width, before + width, dtype=torch.bool).tril(before)[None, None]
-        if mask is not None:
-            allowed = allowed & mask.bool()[:, None, None]
+        return allowed if mask is None else allowed & mask.bool()[:, None, None]
+
+    def _bias(self, allowed: torch.Tensor | None) -> torch.Tensor | None:
+        """What is added to the attention scores of grouped queries: 0 where one may look, else the lowest number."""
+        if allowed is None:
+            return None
         low = torch.finfo(self.embedding.dtype).min  # finite: a padded row sees nothing, and must not become NaN
-        return torch.zeros(allowed.shape, dtype=self.embedding.dtype).masked_fill_(~allowed, low)
+        bias = torch.zeros(allowed.shape, dtype=self.embedding.dtype).masked_fill_(~allowed, low)
+        return bias.repeat(1, 1, self.heads // self.key_heads, 1)
 
     def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines (B, T, 1, size); the first half of the sines negated, as `roll` swaps the halves."""

@@ -1,105 +1,19 @@
-"""Sampling from a policy: one loop over two engines, and what sampling already knows about the sampled tokens.
+"""Sampling from a policy, and what sampling already knows about the sampled tokens.
 
-On a CPU in fp32 the engine is `task_models.llama` over merged, packed weights, built for each call, since the policy
-has changed by the next. Elsewhere it is the transformers model itself.
+On a CPU in fp32 the model runs as `task_models.llama` over merged, packed weights. They are made for each call, since
+the policy has changed by the next; that costs about as much as 8 of the tokens.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
-from prewrite.task_models.llama import Cache, Llama, is_supported
+from prewrite.task_models.trunk import open_trunk
 
 SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
-
-
-class Engine(Protocol):
-    """A model on its way through the rows' tokens."""
-
-    def prefill(self, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, room: int) -> torch.Tensor:
-        """Run left-padded prompts (U, P) once, for rows (B,) that continue them; the rows' last states (B, D)."""
-        ...
-
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """One more token per row; (B,) -> (B, D)."""
-        ...
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows only."""
-        ...
-
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, D) -> (B, V), fp32."""
-        ...
-
-
-class FastEngine:
-    """`task_models.llama` over merged and packed weights."""
-
-    def __init__(self, model: nn.Module, rows: int):
-        self.llama = Llama(model, rows=rows)
-
-    def prefill(self, ids, mask, rows, room):
-        padded = not bool(mask.all())
-        cache = self.llama.new_cache(*ids.shape)
-        hidden = self.llama(ids, positions_of(mask), cache, mask if padded else None, keep=1)
-        self.cache: Cache = cache.select(rows, room=room)
-        self.mask = mask[rows] if padded else None
-        self.positions = mask.sum(1)[rows]
-        return hidden[rows, -1]
-
-    def step(self, tokens):
-        if self.mask is not None:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        state = self.llama(tokens[:, None], self.positions[:, None], self.cache, self.mask)[:, -1]
-        self.positions = self.positions + 1
-        return state
-
-    def select(self, rows):
-        room = self.cache.keys[0].shape[2] - self.cache.length
-        self.cache = self.cache.select(rows, room=room)
-        self.positions = self.positions[rows]
-        self.mask = None if self.mask is None else self.mask[rows]
-
-    def logits(self, states):
-        return self.llama.lm_head(states)
-
-
-class TransformersEngine:
-    """The transformers model as it is."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def prefill(self, ids, mask, rows, room):
-        cache = DynamicCache()
-        hidden = self._trunk(ids, mask, positions_of(mask), cache)
-        cache.batch_select_indices(rows)
-        self.cache, self.mask, self.positions = cache, mask[rows], mask.sum(1)[rows]
-        return hidden[rows, -1]
-
-    def step(self, tokens):
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        state = self._trunk(tokens[:, None], self.mask, self.positions[:, None], self.cache)[:, -1]
-        self.positions = self.positions + 1
-        return state
-
-    def select(self, rows):
-        self.cache.batch_select_indices(rows)
-        self.mask, self.positions = self.mask[rows], self.positions[rows]
-
-    def logits(self, states):
-        return self.model.lm_head(states).float()
-
-    def _trunk(self, ids, mask, positions, cache) -> torch.Tensor:
-        output = self.model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return output.last_hidden_state
 
 
 class Sampled(NamedTuple):
@@ -131,12 +45,17 @@ def sample(
     A row's tokens depend on its place among `rows` and the generator's state, not on when other rows end.
     """
     count, device = len(rows), ids.device
-    engine: Engine = FastEngine(model, count) if is_fast(model) else TransformersEngine(model)
+    trunk = open_trunk(model, rows=count)
     tokens = torch.full((count, max_new_tokens), pad_token_id, device=device)
     sampled = torch.zeros((count, max_new_tokens), dtype=torch.bool, device=device)
     logprobs, entropy, values = torch.zeros((3, count, max_new_tokens), device=device)
 
-    state = engine.prefill(ids, mask, rows, max_new_tokens)
+    cache = trunk.new_cache(*ids.shape)
+    padded = not bool(mask.all())
+    state = trunk(ids, positions_of(mask), cache, mask if padded else None, keep=1)[rows, -1]
+    cache = cache.select(rows, room=max_new_tokens)
+    positions = mask.sum(1)[rows]
+    seen = mask[rows] if padded else None  # (B, S), what each row may look at; None: everything
     here = torch.arange(count, device=device)  # the rows still in the batch
     running = torch.ones(count, dtype=torch.bool, device=device)  # of those, the ones without an end
     for step in range(max_new_tokens):
@@ -145,7 +64,7 @@ def sample(
         if not bool(running.any()):
             break
         uniform = torch.rand(count, 1, device=device, generator=generator)[here]
-        choice = pick(engine.logits(state), temperature, uniform)
+        choice = pick(trunk.lm_head(state).float(), temperature, uniform)
         at = here[running]
         tokens[at, step], sampled[at, step] = choice.token[running], True
         logprobs[at, step], entropy[at, step] = choice.logprob[running], choice.entropy[running]
@@ -155,19 +74,18 @@ def sample(
         running = running & (choice.token != eos_token_id)
         token = choice.token
         if stays.sum() <= SHRINK * len(here):  # ended rows cost as much as running ones
-            here, running, token = here[stays], running[stays], token[stays]
-            engine.select(stays.nonzero().squeeze(1))
-        state = engine.step(token)
+            here, running, token, positions = here[stays], running[stays], token[stays], positions[stays]
+            cache = cache.select(stays.nonzero().squeeze(1), room=max_new_tokens - step - 1)
+            seen = None if seen is None else seen[stays]
+        if seen is not None:
+            seen = torch.cat([seen, seen.new_ones(len(here), 1)], dim=1)
+        state = trunk(token[:, None], positions[:, None], cache, seen)[:, -1]
+        positions = positions + 1
     lengths = sampled.sum(1)
     width = min(int(lengths.max()) + 1, max_new_tokens)
     known = torch.arange(max_new_tokens, device=device) <= lengths[:, None]
     parts = (tokens, sampled, logprobs, entropy, values.masked_fill(~known, 0.0))
     return Sampled(*(part[:, :width] for part in parts))
-
-
-def is_fast(model: nn.Module) -> bool:
-    """Whether the fast engine runs `model`; its log-probabilities are then exact to fp32 rounding."""
-    return is_supported(model) and not torch.is_autocast_enabled("cpu")
 
 
 class Choice(NamedTuple):

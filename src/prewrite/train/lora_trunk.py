@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.task_models.llama import is_supported, projections
+from prewrite.task_models.llama import projections
+from prewrite.task_models.trunk import runs_fast
 
 
 def computes(model: nn.Module) -> bool:
     """Whether this module can run `model`'s forward pass, and its gradient if gradients are on."""
-    if torch.is_autocast_enabled("cpu") or not is_supported(model):
+    if not runs_fast(model):
         return False
     if torch.is_grad_enabled() and any(p.requires_grad and ".lora_" not in n for n, p in model.named_parameters()):
         return False

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from prewrite.task_models.trunk import runs_fast
 from prewrite.train import decode, lora_trunk
 
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
@@ -157,7 +158,7 @@ class PolicyWithValueHead(nn.Module):
         model = self.language_model
         sampled = decode.sample(model, self.value_model, *prompts, temperature=temperature, **settings)
         completions = Completions(sampled.ids, sampled.mask)
-        exact = decode.is_fast(model) and temperature > 0
+        exact = runs_fast(model) and temperature > 0
         return completions, TokenStats(sampled.logprobs, sampled.values, sampled.entropy) if exact else None
 
 
