@@ -18,7 +18,6 @@ _EXPORTS = {
     "TaskReward": "prewrite.rewards",
     "TrainConfig": "prewrite.config",
     "compute_reward": "prewrite.rewards",
-    "evaluate": "prewrite.evaluate",
     "load_splits": "prewrite.data",
     "open_task_model": "prewrite.task_models.registry",
     "run_training": "prewrite.train.run",
