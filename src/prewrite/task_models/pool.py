@@ -1,8 +1,8 @@
 """Sends requests to one server: a fixed number open at a time, retried, results as they come.
 
 The event loop runs in a thread of its own, so the synchronous methods of a backend work in scripts, in threads and
-under a running loop such as Jupyter's. A worker takes its next job only when its last is done, so 10,000 prompts make
-no more tasks or sockets than 10.
+under a running loop such as Jupyter's. A worker takes its next job only when its last result has been taken (and so is
+in the cache): 10,000 prompts make no more tasks or sockets than 10, and a killed run loses at most one result a worker.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class RequestPool(Generic[Client]):
         under way are let finish and are yielded, then the error is raised.
         """
         loop = self._start()
-        arrived: queue.SimpleQueue[tuple[Job, Result] | None] = queue.SimpleQueue()
+        arrived: queue.SimpleQueue[tuple[Job, Result, asyncio.Event] | None] = queue.SimpleQueue()
 
         async def attempt(client: Client, job: Job) -> Result:
             seconds = timeout or self.timeout
@@ -95,9 +95,12 @@ class RequestPool(Generic[Client]):
             except (Refused, NoAccess) as error:
                 raise type(error)(f"{self.server} refused: {error}") from None
 
-        work = self._work(
-            jobs, attempt, retry or self.retry, sending, failed, lambda job, result: arrived.put((job, result))
-        )
+        async def hand_over(job: Job, result: Result) -> None:
+            taken = asyncio.Event()
+            arrived.put((job, result, taken))
+            await taken.wait()
+
+        work = self._work(jobs, attempt, retry or self.retry, sending, failed, hand_over)
         future = asyncio.run_coroutine_threadsafe(work, loop)
         future.add_done_callback(lambda _: arrived.put(None))
         try:
@@ -108,7 +111,9 @@ class RequestPool(Generic[Client]):
                     continue
                 if item is None:
                     break
-                yield item
+                job, result, taken = item
+                yield job, result
+                loop.call_soon_threadsafe(taken.set)
             future.result()
         finally:
             future.cancel()
@@ -140,7 +145,7 @@ class RequestPool(Generic[Client]):
         retry: RetryPolicy,
         sending: Callable[[Job], None],
         failed: Callable[[Job, bool], None],
-        arrived: Callable[[Job, Result], None],
+        hand_over: Callable[[Job, Result], Awaitable[None]],
     ) -> None:
         if self._client is None:
             self._client = self._make_client()
@@ -161,7 +166,7 @@ class RequestPool(Generic[Client]):
                         return
                 else:
                     breaker.success()
-                    arrived(job, result)
+                    await hand_over(job, result)
                     return
 
         async def worker() -> None:
