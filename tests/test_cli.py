@@ -34,7 +34,7 @@ def train_flags(toy, run, *more):
         "train", "--dataset", str(toy / "rows.jsonl"), "--output_dir", str(run), "--base_model", str(toy / "model"),
         "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2", "--learning_rate", "5e-6",
         "--kl_coef", "0.02", "--rewrites-per-step", "4", "--examples_per_rewrite", "3", "--response_length", "6",
-        "--dev_examples", "6", "--no_cache", *more,
+        "--dev_examples", "6", "--no_cache", "--fidelity_model", str(toy / "model"), *more,
     ]  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def test_a_run_leaves_every_file_that_the_design_names(run):
     result = json.loads((run / "result.json").read_text())
     assert result["test"]["n"] == 8 and set(result["test"]["instructions"]) == {"initial", "rewrite"}
     assert result["cost"]["task_model"]["prompts"] > 0
+    assert result["fidelity"]["initial"] == 1.0 and 0 <= result["fidelity"]["rewrite"] <= 1
 
 
 def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
@@ -69,9 +70,22 @@ def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
 
 def test_strategy_s_chooses_on_dev(run, toy, capsys):
     flags = ["--strategy", "S", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--json"]
+    flags += ["--fidelity-model", str(toy / "model")]
     assert main(["rewrite", "--model-dir", str(run), "--instruction", "solve the task", *flags, "--no-cache"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["source"] in ("initial", "greedy", "sample") and found["calls"] <= found["full_calls"]
+    assert 0 <= found["fidelity"] <= 1
+
+
+def test_without_test_rows_the_gain_is_a_corrected_estimate_and_named_so(toy, tmp_path, capsys):
+    assert main(train_flags(toy, tmp_path / "run", "--no_hold_out_test", "--strategy", "S")) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert result["test"] is None and splits["test"]["count"] == 0
+    assert splits["train"]["count"] + splits["dev"]["count"] == len(ROWS) and result["dev"]["n"] == 10
+    assert "there were no test rows" in capsys.readouterr().out
+    assert main(train_flags(toy, tmp_path / "greedy", "--no_hold_out_test")) == 2
+    assert "strategy S" in capsys.readouterr().err
 
 
 def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):

@@ -13,7 +13,7 @@ from typing import Any
 from prewrite.errors import ConfigError
 from prewrite.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.metrics import get_metric
-from prewrite.rewards import REWARD_MODES
+from prewrite.rewards import MIN_FIDELITY, REWARD_MODES
 from prewrite.templates import TASK_TEMPLATE, get_task_template
 from prewrite.types import DECODINGS, TASKS
 
@@ -41,6 +41,9 @@ class TaskConfig:
     )
     dev_dataset: str | None = option(None, "dev rows; cut from the dataset where absent")
     test_dataset: str | None = option(None, "test rows; cut from the dataset where absent")
+    hold_out_test: bool = option(
+        True, "keep test rows; --no_hold_out_test gives them to train and dev, and estimates the gain from dev"
+    )
     column_map: dict[str, str] = option({}, "our field to your column, e.g. input=text output=label")
     instruction: str | None = option(None, "initial instruction for rows that have none")
     task: str | None = option(None, "kind of task for rows that have none", choices=TASKS)
@@ -62,6 +65,10 @@ class TaskConfig:
     max_usd: float | None = option(None, "stop before a higher cost than this; needs --prices")
     max_minutes: float | None = option(None, "stop asking the task model after so many minutes")
     prices: str | None = option(None, "YAML price table: MODEL: {input: USD, output: USD} per million tokens")
+    fidelity_model: str = option(
+        "embedded", "who judges how much of the instruction a rewrite tells: embedded, a folder, a hub id, or none"
+    )
+    min_fidelity: float = option(MIN_FIDELITY, "below this fidelity a rewrite is penalised and not chosen; 0: never")
     seed: int = option(0, "seed of splits, sampling and intervals")
 
     def __post_init__(self) -> None:
@@ -70,6 +77,8 @@ class TaskConfig:
             value = getattr(self, item.name)
             if choices and value is not None and value not in choices:
                 raise ConfigError(f"{item.name} {value!r} is unknown; choose one of {', '.join(choices)}")
+        if not 0 <= self.min_fidelity <= 1:
+            raise ConfigError(f"min_fidelity is {self.min_fidelity}; it must be in [0, 1]")
         if self.metric != "auto":
             get_metric(self.metric)
         self.task_template = get_task_template(self.task_template)
@@ -152,6 +161,12 @@ class TrainConfig(TaskConfig):
             )
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")
+        if not self.hold_out_test and self.strategy != "S":
+            raise ConfigError("hold_out_test off needs strategy S: its choice on dev is what can be corrected for")
+        if not self.hold_out_test and self.baselines:
+            raise ConfigError("baselines need test rows; leave hold_out_test on")
+        if not self.hold_out_test and self.test_dataset:
+            raise ConfigError("hold_out_test off and test_dataset contradict each other; give one of them")
         if (self.reward_mode == "model") != (self.reward_model is not None):
             raise ConfigError("reward_mode model and reward_model go together; give both or neither")
         if self.warm_start not in ("auto", "none") and not Path(self.warm_start).is_dir():

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prewrite.config import TaskConfig
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from prewrite.data import Splits
     from prewrite.evaluator import Evaluator
+    from prewrite.fidelity import Fidelity
     from prewrite.task_models.budget import Price
     from prewrite.task_models.counting import CountingTaskModel
     from prewrite.task_models.registry import TaskModelSpec
@@ -44,6 +45,7 @@ def open_splits(config: TaskConfig) -> list[Splits]:
             instruction=config.instruction,
             task=config.task,
             skip_bad_rows=config.skip_bad_rows,
+            hold_out_test=config.hold_out_test,
         )
         for source in config.dataset
     ]
@@ -88,3 +90,26 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
     return Evaluator(
         open_counted_task_model(config), metric=config.metric, decoding=config.decoding, template=config.task_template
     )
+
+
+def open_fidelity(config: TaskConfig, evaluator: Evaluator) -> Fidelity | None:
+    """The judge of fidelity that the settings name; None for `none`.
+
+    It shares the weights of the task model where both are the same model. Its questions are no task-model calls.
+    """
+    from prewrite.fidelity import Fidelity
+    from prewrite.task_models.embedded import resolve_model
+    from prewrite.task_models.hf import HFTaskModel
+
+    if config.fidelity_model == "none":
+        return None
+    backend: Any = evaluator.task_model
+    while hasattr(backend, "inner"):
+        backend = backend.inner
+    judge = resolve_model(config.fidelity_model)
+    if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == judge:
+        return Fidelity(backend)
+    try:
+        return Fidelity(HFTaskModel(config.fidelity_model))
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None

@@ -27,12 +27,16 @@ from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError
 from prewrite.evaluator import Evaluator, margin
+from prewrite.fidelity import Fidelity
 from prewrite.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards
 from prewrite.metrics import METRICS, get_metric, metric_for, parse_answer
 from prewrite.types import Answer, Reward, RewriteExample
 
 MODEL_FREE_MODES = ("auto", *METRICS)
 REWARD_MODES = (*MODEL_FREE_MODES, "soft", "perplexity", "perplexity+f1", "length", "model")
+
+MIN_FIDELITY = 0.25
+"""Rewrites off the task lie below this, honest paraphrases above it (docs/readability.md)."""
 
 RewardModel = Callable[[Sequence[str], str], Sequence[float]]
 """(rewrites, instruction) -> estimates of the mean score."""
@@ -59,6 +63,8 @@ class Graded:
     reward: Reward
     scores: tuple[float, ...]
     """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode."""
+    fidelity: float | None = None
+    """How much of the instruction the rewrite tells, in [0, 1]; None where nobody judges."""
 
 
 class TaskReward:
@@ -71,6 +77,9 @@ class TaskReward:
         guard_weight: what a fully violated guard costs; at least 0. All penalties together cost at most twice that.
         forbidden_texts: training inputs and answers that a rewrite must not copy.
         reward_model: for mode `model`.
+        fidelity: judges how much of the instruction a rewrite tells.
+        min_fidelity: below this the penalty `guard/fidelity` begins, its violation being 1 - fidelity / min_fidelity;
+            in [0, 1], 0 for none.
     """
 
     def __init__(
@@ -82,6 +91,8 @@ class TaskReward:
         guard_weight: float = 0.5,
         forbidden_texts: Sequence[str] = (),
         reward_model: RewardModel | None = None,
+        fidelity: Fidelity | None = None,
+        min_fidelity: float = MIN_FIDELITY,
     ):
         if mode not in REWARD_MODES:
             raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
@@ -91,23 +102,32 @@ class TaskReward:
             raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}")
         if guard_weight < 0:
             raise ConfigError(f"guard_weight is {guard_weight}; it must be at least 0")
+        if not 0 <= min_fidelity <= 1:
+            raise ConfigError(f"min_fidelity is {min_fidelity}; it must be in [0, 1]")
         self.evaluator = evaluator
         self.mode = mode
         self.guards = tuple(guards)
         self.guard_weight = guard_weight
         self.forbidden_texts = tuple(forbidden_texts)
         self.reward_model = reward_model
+        self.fidelity = fidelity
+        self.min_fidelity = min_fidelity
         self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
 
     def __call__(self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]) -> list[Graded]:
         """One `Graded` per rewrite, in order."""
         scores, task_parts = self._task_parts(rewrites, instruction, examples)
+        fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too
         graded = []
-        for rewrite, row, task_part in zip(rewrites, scores, task_parts, strict=True):
+        for rewrite, row, task_part, fidelity in zip(rewrites, scores, task_parts, fidelities, strict=True):
             parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
             guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
-            graded.append(Graded(Reward(parts["task"] + guard_sum, parts), tuple(map(float, row))))
+            graded.append(Graded(Reward(parts["task"] + guard_sum, parts), tuple(map(float, row)), fidelity))
         return graded
+
+    def fidelities(self, rewrites: Sequence[str], instruction: str) -> list[float] | list[None]:
+        """How much of the instruction each rewrite tells, in [0, 1]; None each where nobody judges."""
+        return [None] * len(rewrites) if self.fidelity is None else self.fidelity(rewrites, instruction)
 
     def penalties(self, rewrite: str, instruction: str, examples: Sequence[RewriteExample]) -> dict[str, float]:
         """`guard/<name>` -> what the guard takes off, below 0; only guards that fired."""
@@ -116,6 +136,9 @@ class TaskReward:
             context = GuardContext(instruction, choices=choices, forbidden_texts=self.forbidden_texts)
             self._contexts[instruction, choices] = context
         violations = check_guards(rewrite, self._contexts[instruction, choices], names=self.guards)
+        if self.fidelity is not None and self.min_fidelity:
+            lost = 1 - self.fidelity([rewrite], instruction)[0] / self.min_fidelity
+            violations |= {"fidelity": lost} if lost > 0 else {}
         return {f"guard/{name}": -self.guard_weight * amount for name, amount in violations.items()}
 
     def _task_parts(

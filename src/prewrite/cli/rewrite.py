@@ -10,6 +10,7 @@ from prewrite.cli.options import add_options, build_config
 from prewrite.cli.train import require_training
 from prewrite.config import STRATEGIES, TaskConfig
 from prewrite.errors import ConfigError
+from prewrite.guards import DEFAULT_GUARDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, TaskConfig, only=[
         "dataset", "dev_dataset", "test_dataset", "column_map", "task", "task_model", "task_backend",
-        "task_model_options", "task_template", "decoding", "metric", "cache", "max_task_calls", "max_minutes", "seed",
+        "task_model_options", "task_template", "decoding", "metric", "cache", "max_task_calls", "max_minutes",
+        "fidelity_model", "min_fidelity", "seed",
     ])  # fmt: skip
 
 
@@ -55,17 +57,23 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         from dataclasses import replace
 
-        from prewrite.opening import open_evaluator, open_splits
+        from prewrite.opening import open_evaluator, open_fidelity, open_splits
+        from prewrite.rewards import TaskReward
         from prewrite.search import propose, select
+        from prewrite.train.choose import active_guards, split_by_guards
 
         rows = [replace(row, instruction=instruction) for row in open_splits(config)[0].dev]
+        evaluator = open_evaluator(config)
+        reward = TaskReward(
+            evaluator,
+            guards=active_guards(DEFAULT_GUARDS, {evaluator.decoding_of(rows[0])}),
+            fidelity=open_fidelity(config, evaluator),
+            min_fidelity=config.min_fidelity,
+        )
         candidates = propose(rewriter, instruction, namespace.num_candidates, seed=config.seed)
+        readable, refused = split_by_guards(candidates, reward, instruction, rows)
         picked = select(
-            candidates,
-            open_evaluator(config).score,
-            rows,
-            race=namespace.race,
-            practical_delta=namespace.practical_delta,
+            readable, evaluator.score, rows, race=namespace.race, practical_delta=namespace.practical_delta
         )
         found = {
             "instruction": instruction,
@@ -75,6 +83,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
             "calls": picked.calls,
             "full_calls": picked.full_calls,
             "stopped": picked.stopped,
+            "refused": len(refused),
+            "fidelity": reward.fidelities([picked.rewrite], instruction)[0],
         }
     print(json.dumps(found, ensure_ascii=False) if namespace.json else found["rewrite"])
     return 0

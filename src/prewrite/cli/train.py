@@ -43,14 +43,17 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Before and after, in lines that a person reads."""
-    test = result["test"]
     print(f"\nInitial instruction: {result['instruction']}")
-    print(f"Rewrite:             {result['rewrite']}\n")
-    width = max(len(name) for name in test["instructions"])
-    print(f"Test, {test['n']} rows, {result['metric']}, answers read by {result['decoding']}:")
-    for name, row in test["instructions"].items():
-        interval = row["interval"]
-        print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {interval['low']:.3f} to {interval['high']:.3f})")
+    print(f"Rewrite:             {result['rewrite']}")
+    fidelity = result["fidelity"]["rewrite"]
+    if fidelity is not None:
+        print(f"Fidelity:            {fidelity:.2f} of what the instruction tells")
+    if (test := result["test"]) is not None:
+        width = max(len(name) for name in test["instructions"])
+        print(f"\nTest, {test['n']} rows, {result['metric']}, answers read by {result['decoding']}:")
+        for name, row in test["instructions"].items():
+            low, high = row["interval"]["low"], row["interval"]["high"]
+            print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {low:.3f} to {high:.3f})")
     print(result["verdict"])
 
 

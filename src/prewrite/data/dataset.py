@@ -156,6 +156,8 @@ class PRewriteDataset:
 
     def by_instruction(self) -> dict[str, PRewriteDataset]:
         """One data set per instruction, in the order in which they first appear."""
+        if not len(self):
+            return {}
         codes = self._codes("instruction")
         texts = self._texts("instruction")
         distinct, first = np.unique(codes, return_index=True)
@@ -246,6 +248,10 @@ class PRewriteDataset:
         """The distinct values of a column whose texts are stored once each."""
         texts: list[str] = self._rows.table[shared].chunk(0).dictionary.to_pylist()
         return texts
+
+    def label_codes(self) -> NDArray[np.int64]:
+        """Which label each row has, as a number of no meaning; -1 where the task is not classification; (len,)."""
+        return self._label_codes()[0]
 
     def _label_codes(self) -> tuple[NDArray[np.int64], list[str]]:
         """Which label each row has, -1 where the task is not classification, shape (len,); and the labels."""

@@ -26,6 +26,7 @@ def load_splits(
     instruction: str | None = None,
     task: str | None = None,
     skip_bad_rows: bool = False,
+    hold_out_test: bool = True,
 ) -> Splits:
     """Train, dev and test from `source`, which is a file, a hub id, or a folder that holds `train.*` and so on.
 
@@ -34,7 +35,8 @@ def load_splits(
     (`@train` unless named): give the others as `dev="hf:owner/name@validation"`.
 
     A row of train that is in dev or test too, or of dev that is in test too (after normalisation), is left out and
-    counted in `Splits.dropped`; test is never changed. Labels come from train and dev.
+    counted in `Splits.dropped`; test is never changed. Labels come from train and dev. Without `hold_out_test` no
+    test rows are cut from train and a test file is left closed: the test split is empty.
 
     Raises:
         DataError: as `PRewriteDataset`; a split is or becomes empty; a label is in test only; an instruction has a
@@ -47,6 +49,8 @@ def load_splits(
             names = ", ".join(sorted(file.name for file in Path(source).iterdir())) or "nothing"
             raise DataError(f"{source} holds {names}, but no train file; name it train.jsonl (or .parquet, .csv, ...)")
         train_file, dev, test = found["train"], dev or found.get("dev"), test or found.get("test")
+    if not hold_out_test:
+        test = None
 
     def load(file: str | Path) -> PRewriteDataset:
         return PRewriteDataset.load(
@@ -57,7 +61,8 @@ def load_splits(
     dev_rows = None if dev is None else load(dev)
     test_rows = None if test is None else load(test)
     if dev_rows is None or test_rows is None:
-        cut = train_rows.split(_shares(dev_rows is None, test_rows is None), seed=seed)
+        shares = _shares(dev_rows is None, test_rows is None and hold_out_test)
+        cut = train_rows.split(shares, seed=seed)
         train_rows = cut.train
         dev_rows = cut.dev if dev_rows is None else dev_rows
         test_rows = cut.test if test_rows is None else test_rows

@@ -138,6 +138,9 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         value = result.get(key) or run.config.get("config", {}).get(key)
         if value:
             facts.append((name, str(value)))
+    fidelity = (result.get("fidelity") or {}).get("rewrite")
+    if fidelity is not None:
+        facts.append(("fidelity of the rewrite", f"{fidelity:.2f}"))
     calls = result.get("cost", {}).get("task_model", {})
     if "prompts" in calls:
         facts.append(("task-model prompts", f"{calls['prompts']:,}"))
@@ -207,6 +210,7 @@ def _training(run: RunData) -> list[Chart]:
     for key, title, caption in (
         ("reward/mean", "Reward", "mean over rollouts; the band shows ± one standard deviation"),
         ("kl/mean", "KL to the reference model", "nats per rollout"),
+        ("fidelity/mean", "Fidelity", "share of the instruction that rollouts tell"),
         ("entropy/mean", "Entropy of the rewriter", "nats per token"),
     ):
         means = _bucketed(run, key)

@@ -104,7 +104,7 @@ class HFTaskModel:
     ):
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-        folder = resolve_model(model)
+        folder = self.source = resolve_model(model)
         self.device = pick_device()
         self.dtype = pick_dtype(dtype, self.device)
         self.tokenizer = load_tokenizer(folder)

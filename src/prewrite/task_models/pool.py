@@ -1,8 +1,9 @@
 """Sends requests to one server: a fixed number open at a time, retried, results as they come.
 
 The event loop runs in a thread of its own, so the synchronous methods of a backend work in scripts, in threads and
-under a running loop such as Jupyter's. A worker takes its next job only when its last result has been taken (and so is
-in the cache): 10,000 prompts make no more tasks or sockets than 10, and a killed run loses at most one result a worker.
+under a running loop such as Jupyter's. A worker takes its next job only when its last result has been taken (and so
+is in the cache): 10,000 prompts make no more tasks or sockets than 10, and a killed run loses at most one result a
+worker.
 """
 
 from __future__ import annotations

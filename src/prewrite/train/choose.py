@@ -12,7 +12,7 @@ from prewrite.data import PRewriteDataset
 from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
-from prewrite.search import Candidate, merge, propose, select
+from prewrite.search import Candidate, Selection, corrected_estimate, merge, propose, select
 from prewrite.train.rewriter import Rewriter, starter_adapter
 from prewrite.types import RewriteExample
 
@@ -23,7 +23,8 @@ class Task(NamedTuple):
     instruction: str
     train: PRewriteDataset
     dev: PRewriteDataset
-    test: PRewriteDataset
+    test: PRewriteDataset | None
+    """None where no rows are held out; the gain is then estimated from dev, corrected for the choice."""
 
 
 def choose_and_test(
@@ -41,46 +42,77 @@ def choose_and_test(
     evaluator, instruction, dev_rows = reward.evaluator, task.instruction, list(task.dev)
     started = time.perf_counter()
     greedy = rewriter.greedy(instruction)
-    selection: dict[str, Any] | None = None
+    instructions = {"initial": instruction, "rewrite": greedy}
+    selection: Selection | None = None
     if config.strategy == "S":
-        candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
-        candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
-        readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
-        picked = select(
-            readable,
-            evaluator.score,
-            dev_rows,
-            race=config.race,
-            max_items=config.race_items or None,
-            seed=config.seed,
-        )
-        run.append(run.rewrites, [*refused, *picked.rows])
-        selection = picked.to_json()
-        instructions = {"initial": instruction, "rewrite": picked.rewrite}
-    else:
-        instructions = {"initial": instruction, "rewrite": greedy}
+        selection = choose_on_dev(config, instruction, dev_rows, rewriter, reward, run, complete=task.test is None)
+        instructions["rewrite"] = selection.rewrite
     if config.baselines:
         instructions |= {"trained greedy": greedy, **baselines(config, task, reward)}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
-    evaluation = evaluate(evaluator, instructions, list(task.test), seed=config.seed)
+    if task.test is not None:
+        evaluation = evaluate(evaluator, instructions, list(task.test), seed=config.seed)
+        run.append(run.items, evaluation.items())
+        measured = {"verdict": evaluation.verdict("rewrite"), "test": evaluation.to_json()}
+        if selection is not None:
+            scores = {"initial": selection.mean(selection.initial), "rewrite": selection.mean(selection.chosen)}
+            measured["dev"] = {"n": len(selection.raced), "scores": scores}
+    else:
+        assert selection is not None  # the settings allow no other strategy without test rows
+        measured = estimate_from_dev(selection, seed=config.seed)
     seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
-    run.append(run.items, evaluation.items())
     return {
         "instruction": instruction,
         "rewrite": instructions["rewrite"],
         "greedy": greedy,
         "strategy": config.strategy,
-        "verdict": evaluation.verdict("rewrite"),
-        "test": evaluation.to_json(),
-        "selection": selection,
+        **measured,
+        "selection": selection.to_json() if selection is not None else None,
         "guards": {name: reward.penalties(text, instruction, dev_rows) for name, text in instructions.items()},
+        "fidelity": dict(zip(instructions, reward.fidelities(list(instructions.values()), instruction), strict=True)),
         "task_model": evaluator.task_model.name,
         "rewriter": config.base_model,
-        "decoding": evaluator.decoding_of(task.test[0]),
-        "metric": evaluator.metric_of(task.test[0]),
+        "decoding": evaluator.decoding_of(task.dev[0]),
+        "metric": evaluator.metric_of(task.dev[0]),
     }
+
+
+def choose_on_dev(
+    config: TrainConfig,
+    instruction: str,
+    dev_rows: Sequence[RewriteExample],
+    rewriter: Rewriter,
+    reward: TaskReward,
+    run: RunFolder,
+    *,
+    complete: bool,
+) -> Selection:
+    """Let samples and the best rewrites of training race on dev; every decision goes to `rewrites.jsonl`."""
+    candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
+    candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
+    readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
+    selection = select(
+        readable,
+        reward.evaluator.score,
+        dev_rows,
+        race=config.race,
+        max_items=config.race_items or None,
+        complete=complete,
+        seed=config.seed,
+    )
+    run.append(run.rewrites, [*refused, *with_fidelity(selection.rows, reward, instruction)])
+    return selection
+
+
+def estimate_from_dev(selection: Selection, *, seed: int) -> dict[str, Any]:
+    """The verdict and the dev scores of a run that holds out no test rows, corrected for the choice."""
+    corrected = corrected_estimate(selection, seed=seed)
+    chosen, initial = selection.scores[[selection.chosen, selection.initial]]
+    scores = {"initial": float(initial.mean()), "rewrite": float(chosen.mean())}
+    dev = {"n": len(chosen), "scores": scores, "corrected": corrected.to_json()}
+    return {"verdict": corrected.verdict(), "test": None, "dev": dev}
 
 
 def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:
@@ -102,6 +134,15 @@ def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidat
     return [Candidate(rewrite, "rollout") for rewrite in best]
 
 
+def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:
+    """`names` less `keep_words` where every answer is read by label likelihood.
+
+    There the labels are scored directly, so an instruction need not list them; anywhere else the task model learns
+    the labels from the instruction alone.
+    """
+    return [name for name in names if name != "keep_words" or decodings != {"likelihood"}]
+
+
 def split_by_guards(
     candidates: Sequence[Candidate], reward: TaskReward, instruction: str, rows: Sequence[RewriteExample]
 ) -> tuple[list[Candidate], list[dict[str, Any]]]:
@@ -110,13 +151,22 @@ def split_by_guards(
     The initial instruction is never refused.
     """
     kept, refused = [], []
-    for candidate in candidates:
+    fidelities = reward.fidelities([candidate.rewrite for candidate in candidates], instruction)
+    for candidate, fidelity in zip(candidates, fidelities, strict=True):
         penalties = reward.penalties(candidate.rewrite, instruction, rows)
         if penalties and candidate.source != "initial":
-            refused.append({"event": "refused", **asdict(candidate), "guards": penalties})
+            refused.append({"event": "refused", **asdict(candidate), "guards": penalties, "fidelity": fidelity})
         else:
             kept.append(candidate)
     return kept, refused
+
+
+def with_fidelity(rows: Sequence[dict[str, Any]], reward: TaskReward, instruction: str) -> list[dict[str, Any]]:
+    """The race's rows, those of candidates with their fidelity."""
+    return [
+        row | {"fidelity": reward.fidelities([row["rewrite"]], instruction)[0]} if row["event"] == "candidate" else row
+        for row in rows
+    ]
 
 
 def baselines(config: TrainConfig, task: Task, reward: TaskReward) -> dict[str, str]:

@@ -22,13 +22,13 @@ from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
 from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
-from prewrite.opening import open_evaluator, open_price, open_splits
+from prewrite.opening import open_evaluator, open_fidelity, open_price, open_splits
 from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint
-from prewrite.train.choose import Task, choose_and_test
+from prewrite.train.choose import Task, active_guards, choose_and_test
 from prewrite.train.rewriter import starter_adapter
 
 logger = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
 
     results = []
     for part in splits:
+        tests, trains = part.test.by_instruction(), part.train.by_instruction()
         for instruction, dev_rows in part.dev.by_instruction().items():
-            test_rows = part.test.by_instruction().get(instruction)
-            if test_rows is not None:
-                task = Task(instruction, part.train.by_instruction()[instruction], dev_rows, test_rows)
+            if instruction in tests or not config.hold_out_test:
+                task = Task(instruction, trains[instruction], dev_rows, tests.get(instruction))
                 results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, seconds))
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
     result["cost"] = {"task_model": evaluator.task_model.usage.as_dict(), "seconds": seconds}
@@ -143,6 +143,8 @@ def build_trainer(
         guard_weight=config.guard_weight,
         forbidden_texts=[row.input for row, _ in zip(train_rows, range(FORBIDDEN_TEXTS), strict=False)],
         reward_model=None,
+        fidelity=open_fidelity(config, evaluator),
+        min_fidelity=config.min_fidelity,
     )
     warm_start = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
     lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
@@ -186,15 +188,6 @@ def build_trainer(
             resample_ties=config.resample_ties,
         )
     return trainer_class(config.base_model, evaluator, **common, **config.trl_overrides)
-
-
-def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:
-    """`names` less `keep_words` where every answer is read by label likelihood.
-
-    There the labels are scored directly, so an instruction need not list them; anywhere else the task model learns
-    the labels from the instruction alone.
-    """
-    return [name for name in names if name != "keep_words" or decodings != {"likelihood"}]
 
 
 def joined(datasets: Sequence[PRewriteDataset]) -> PRewriteDataset:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prewrite.data import PRewriteDataset
 from prewrite.rewards import Graded, TaskReward
@@ -31,13 +32,26 @@ def draw_instructions(instructions: Sequence[str], count: int, *, seed: int, ste
 def draw_examples(
     rows: PRewriteDataset, count: int, *, seed: int, step: int, instruction: str, others: bool = False
 ) -> list[RewriteExample]:
-    """Up to `count` of an instruction's rows, the same on every process; `others`: as many of the rest."""
+    """Up to `count` of an instruction's rows, the same on every process; `others`: as many of the rest.
+
+    Labels come in the shares that they have in `rows`, as nearly as `count` allows (systematic sampling over the rows
+    sorted by label): eight rows drawn freely can hold one label five times, and then the reward follows the draw.
+    """
     rng = np.random.default_rng([seed, step, *instruction.encode()])
-    drawn = rng.choice(len(rows), size=min(count, len(rows)), replace=False)
+    order = rng.permutation(len(rows))
+    order = order[np.argsort(rows.label_codes()[order], kind="stable")]
+    drawn = _systematic(order, count, rng)
     if others:
-        left = np.setdiff1d(np.arange(len(rows)), drawn)
-        drawn = rng.choice(left, size=min(count, len(left)), replace=False)
-    return [rows[int(index)] for index in drawn]
+        drawn = _systematic(order[~np.isin(order, drawn)], count, rng)
+    return [rows[int(index)] for index in rng.permutation(drawn)]
+
+
+def _systematic(order: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`count` entries (or all) at even distances from a random start."""
+    if len(order) <= count:
+        return order
+    places = (np.arange(count) + rng.random()) * (len(order) / count)
+    return order[places.astype(np.int64)]
 
 
 def grade(
@@ -69,7 +83,7 @@ def rollout_rows(
         {
             "step": step, "instruction": instruction, "completion": text, "rewrite": rewrite,
             "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": row_kl,
-            "score": float(np.mean(result.scores)) if result.scores else None,
+            "score": float(np.mean(result.scores)) if result.scores else None, "fidelity": result.fidelity,
             "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
         }
         for instruction, text, rewrite, result, row_kl in zip(instructions, texts, rewrites, graded, kl, strict=True)
@@ -89,6 +103,9 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     scores = [row["score"] for row in rows if row["score"] is not None]
     if scores:
         metrics["score/mean"] = float(np.mean(scores))
+    fidelities = [row["fidelity"] for row in rows if row["fidelity"] is not None]
+    if fidelities:
+        metrics["fidelity/mean"] = float(np.mean(fidelities))
     for name in sorted({name for row in rows for name in row["parts"]}):
         key = f"reward/{name}" if name == "task" else name
         metrics[key] = float(np.mean([row["parts"].get(name, 0.0) for row in rows]))
