@@ -209,6 +209,35 @@ def reliability(id: str, title: str, bins: Sequence[tuple[float, float, int]], s
     return Chart(id, title, _svg(id, title, size, height, Markup('<g class="{}">{}</g>').format(style, body)))
 
 
+def scatter(id: str, title: str, points: Sequence[tuple[float, float]]) -> Chart:
+    """Dots at (x, y) on two axes of one scale. On the diagonal both are equal."""
+    size, left, bottom, top = 260, 46, 30, 10
+    plot = size - left - 10
+    height = plot + bottom + top
+    ticks = nice_ticks(*_span([value for point in points for value in point]))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        share_x, share_y = ((value - ticks[0]) / (ticks[-1] - ticks[0]) for value in (x, y))
+        return round(left + share_x * plot, 1), round(top + (1 - share_y) * plot, 1)
+
+    body = Markup("")
+    for tick in ticks:
+        x, y = place(tick, tick)
+        body += Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, left + plot, y, y)
+        body += Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            left - 6, y + 4, f"{tick:g}"
+        )
+        body += Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            x, height - 10, f"{tick:g}"
+        )
+    (x1, y1), (x2, y2) = place(ticks[0], ticks[0]), place(ticks[-1], ticks[-1])
+    body += Markup('<line class="zero" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x1, y1, x2, y2)
+    for point in points:
+        x, y = place(*point)
+        body += Markup('<circle class="dot" cx="{}" cy="{}" r="2.5"/>').format(x, y)
+    return Chart(id, title, _svg(id, title, size, height, Markup('<g class="main">{}</g>').format(body)))
+
+
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten) that cover [low, high]."""
     rough = (high - low) / max(1, count)

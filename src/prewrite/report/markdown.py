@@ -25,6 +25,17 @@ def render_markdown(page: dict[str, Any]) -> str:
     if page["guards"]:
         fired = ", ".join(f"{cell(guard.name)} {guard.count:,}×" for guard in page["guards"])  # noqa: RUF001
         lines.append(f"Guards that fired in {page['rollouts']:,} rollouts: {fired}.")
+    if found := page["estimates"]:
+        lines.append(
+            f"Reward model: it alone graded {found['alone']:.0%} of {found['rollouts']:,} rollouts"
+            + (
+                f"; mean difference to the task model's grade {found['error']:.3f}"
+                if found["error"] is not None
+                else ""
+            )
+            + (f", rank correlation within an update {found['rank']:.2f}" if found["rank"] is not None else "")
+            + "."
+        )
     facts = [*page["facts"], *((f"time: {name}", duration(seconds)) for name, seconds in page["cost"]["phases"])]
     if facts:
         lines.append(table(["", ""], [[cell(name), cell(value)] for name, value in facts]))

@@ -15,6 +15,7 @@ from prewrite.report.charts import (
     grouped_bars,
     line_chart,
     reliability,
+    scatter,
     shorten,
     stacked_bar,
 )
@@ -59,6 +60,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "calibration": _calibrations(test) if test else [],
         "flips_found": _flips(run.items, test["baseline"], main) if test and run.items else None,
         "guards": run.guards,
+        "estimates": _estimates(run),
         "rollouts": run.rollouts,
         "cost": _cost(run, result),
         "setup": _setup(run.config),
@@ -405,6 +407,26 @@ def _flips(items: Sequence[Mapping[str, Any]], baseline: str, main: str) -> dict
         "gained_total": len(gained),
         "lost_total": len(lost),
     }
+
+
+def _estimates(run: RunData) -> dict[str, Any] | None:
+    """A reward model's estimates beside the task model's grades, where a run has both."""
+    found = run.estimates
+    if not found.both:
+        return None
+    return {
+        "alone": found.alone / (found.alone + found.both),
+        "rollouts": found.alone + found.both,
+        "error": _mean_of(run, "reward_model/error"),
+        "rank": _mean_of(run, "reward_model/rank"),
+        "chart": scatter("chart-estimates", "Grade over estimate", found.points),
+        "farthest": found.farthest,
+    }
+
+
+def _mean_of(run: RunData, key: str) -> float | None:
+    values = [value for value in _bucketed(run, key) if value is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _cost(run: RunData, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from prewrite.run_folder import RunFolder
 
 MAX_POINTS = 240
 """Points per curve; longer runs are averaged over neighbouring updates, since a screen shows no more."""
+MAX_DOTS = 400
+FARTHEST = 5
 
 
 @dataclass(slots=True)
@@ -46,6 +48,33 @@ class GuardDigest:
 
 
 @dataclass(slots=True)
+class EstimateDigest:
+    """A reward model's estimates beside the task model's grades of the same rollouts."""
+
+    both: int = 0
+    """Rollouts that have both."""
+    alone: int = 0
+    """Rollouts that only the reward model graded."""
+    points: list[tuple[float, float]] = field(default_factory=list)
+    """(estimate, grade) of up to `MAX_DOTS` rollouts, drawn at random."""
+    farthest: list[tuple[float, float, int, str]] = field(default_factory=list)
+    """(estimate, grade, step, rewrite) of the `FARTHEST` rewrites most misjudged, the worst first."""
+
+    def add(self, estimate: float, grade: float, step: int, rewrite: str, rng: random.Random) -> None:
+        """Count one rollout that has both."""
+        self.both += 1
+        if len(self.points) < MAX_DOTS:
+            self.points.append((estimate, grade))
+        elif (place := rng.randrange(self.both)) < MAX_DOTS:
+            self.points[place] = (estimate, grade)
+        by_text = {text: (e, g, at, text) for e, g, at, text in self.farthest}
+        known = by_text.get(rewrite)
+        if known is None or abs(estimate - grade) > abs(known[0] - known[1]):
+            by_text[rewrite] = (estimate, grade, step, rewrite)
+        self.farthest = sorted(by_text.values(), key=lambda row: -abs(row[0] - row[1]))[:FARTHEST]
+
+
+@dataclass(slots=True)
 class RunData:
     """What the files of one run say."""
 
@@ -54,6 +83,7 @@ class RunData:
     metrics: list[dict[str, Any]]
     buckets: list[Bucket]
     guards: list[GuardDigest]
+    estimates: EstimateDigest
     rollouts: int
     rewrites: list[dict[str, Any]]
     items: list[dict[str, Any]]
@@ -82,13 +112,13 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
                     f"{folder.metrics}: {key} is {value} at step {row['step']}; numbers must be finite"
                 )
     buckets = _buckets([row["step"] for row in metrics])
-    guards, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
+    guards, estimates, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
     rewrites = [_need(row, {"event": str}, where) for where, row in read_rows(folder.rewrites)]
     items = [
         _need(row, {"input": str, "gold": list, "answers": dict}, where) for where, row in read_rows(folder.items)
     ]
     result = RunFolder.read_json(folder.result) if folder.result.exists() else None
-    return RunData(folder, config, metrics, buckets, guards, rollouts, rewrites, items, result)
+    return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, items, result)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,9 +163,12 @@ def _buckets(steps: Sequence[int]) -> list[Bucket]:
     return [Bucket(group[0], group[-1]) for group in groups]
 
 
-def _read_rollouts(path: Path, buckets: list[Bucket], rng: random.Random) -> tuple[list[GuardDigest], int]:
+def _read_rollouts(
+    path: Path, buckets: list[Bucket], rng: random.Random
+) -> tuple[list[GuardDigest], EstimateDigest, int]:
     starts = [bucket.first for bucket in buckets]
     guards: dict[str, GuardDigest] = {}
+    estimates = EstimateDigest()
     total = 0
     for where, row in read_rows(path):
         _need(row, {"step": int, "rewrite": str, "reward": (int, float)}, where)  # type: ignore[dict-item]
@@ -149,6 +182,12 @@ def _read_rollouts(path: Path, buckets: list[Bucket], rng: random.Random) -> tup
                 guard.penalty += penalty
                 if rng.random() * guard.count < 1:
                     guard.example, guard.example_step = row["rewrite"], row["step"]
+        if "estimate" in row:
+            estimate, grade = _number(row["estimate"], where), _number(row.get("parts", {}).get("task"), where)
+            if row.get("score") is None:
+                estimates.alone += 1
+            else:
+                estimates.add(estimate, grade, row["step"], row["rewrite"], rng)
         place = bisect_right(starts, row["step"]) - 1
         if place < 0:
             continue
@@ -159,4 +198,10 @@ def _read_rollouts(path: Path, buckets: list[Bucket], rng: random.Random) -> tup
             bucket.best, bucket.best_reward = rewrite, reward
         if rng.random() * bucket.count < 1:
             bucket.other, bucket.other_reward = rewrite, reward
-    return sorted(guards.values(), key=lambda guard: -guard.count), total
+    return sorted(guards.values(), key=lambda guard: -guard.count), estimates, total
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RunFolderError(f"{where}: a rollout with an estimate has {value!r} where a finite number must be")
+    return float(value)
