@@ -95,7 +95,7 @@ def test_the_run_folder_has_the_keys_of_a_ppo_run(tmp_path, algorithm):
             assert key in row, key
     rollout = rows(tmp_path / "rollouts.jsonl")[0]
     assert rollout.keys() == {
-        "step", "instruction", "completion", "rewrite", "reward", "parts", "kl", "score", "guards",
+        "step", "instruction", "completion", "rewrite", "reward", "parts", "kl", "score", "fidelity", "guards",
     }  # fmt: skip
     assert [row["step"] for row in rows(tmp_path / "rewrites.jsonl")] == [0, 1, 2]
 
@@ -127,9 +127,9 @@ def test_every_instruction_of_a_step_has_a_group_scored_on_the_same_examples(tmp
     reward = TaskReward(toy_evaluator(), guards=())
     asked = []
 
-    def recording(rewrites, instruction, examples):
+    def recording(rewrites, instruction, examples, *, step):
         asked.append((instruction, list(rewrites), [example.input for example in examples]))
-        return reward(rewrites, instruction, examples)
+        return reward(rewrites, instruction, examples, step=step)
 
     trainer = toy_group_trainer(
         "grpo", tmp_path, train_dataset=data, reward=recording, max_steps=2, instructions_per_step=2,

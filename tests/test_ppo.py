@@ -90,9 +90,9 @@ def test_rewrites_of_an_instruction_are_scored_on_the_same_examples_and_each_tex
     evaluator = toy_evaluator()
     reward = TaskReward(evaluator, guards=())
 
-    def recording(rewrites, instruction, examples):
+    def recording(rewrites, instruction, examples, *, step):
         asked.append((list(rewrites), [example.input for example in examples]))
-        return reward(rewrites, instruction, examples)
+        return reward(rewrites, instruction, examples, step=step)
 
     trainer = toy_trainer(str(tmp_path), max_steps=2)
     trainer.reward = recording

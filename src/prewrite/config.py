@@ -13,7 +13,7 @@ from typing import Any
 from prewrite.errors import ConfigError
 from prewrite.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.metrics import get_metric
-from prewrite.rewards import MIN_FIDELITY, REWARD_MODES
+from prewrite.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES
 from prewrite.templates import TASK_TEMPLATE, get_task_template
 from prewrite.types import DECODINGS, TASKS
 
@@ -97,7 +97,10 @@ class TrainConfig(TaskConfig):
     warm_start: str = option("auto", "adapter folder to start from; auto: the one shipped for the base model; none")
 
     reward_mode: str = option("auto", "the task part of the reward", choices=REWARD_MODES)
-    reward_model: str | None = option(None, "folder of a learned reward model, for reward_mode model")
+    reward_model: str | None = option(
+        None, "folder of a learned reward model (prewrite train-reward), for reward_mode model"
+    )
+    real_every: int = option(4, "with a reward model: updates from one that the task model grades to the next")
     guards: list[str] = option(list(DEFAULT_GUARDS), f"penalties; any of {', '.join(GUARDS)}, or none")
     guard_weight: float = option(0.5, "what a fully violated guard takes off the reward")
 
@@ -145,6 +148,7 @@ class TrainConfig(TaskConfig):
         if unknown := [name for name in self.guards if name not in GUARDS]:
             raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}, or none")
         positive = (
+            "real_every",
             "max_steps", "rewrites_per_step", "examples_per_rewrite", "instructions_per_step", "num_ppo_epochs",
             "response_length", "learning_rate", "lora_rank", "eval_steps", "dev_examples", "save_steps", "temperature",
         )  # fmt: skip
@@ -169,6 +173,11 @@ class TrainConfig(TaskConfig):
             raise ConfigError("hold_out_test off and test_dataset contradict each other; give one of them")
         if (self.reward_mode == "model") != (self.reward_model is not None):
             raise ConfigError("reward_mode model and reward_model go together; give both or neither")
+        if self.reward_model is not None and not (Path(self.reward_model) / REWARD_MODEL_FILE).is_file():
+            raise ConfigError(
+                f"reward_model {self.reward_model!r} is no reward model: it has no {REWARD_MODEL_FILE}; "
+                "make one with `prewrite train-reward`"
+            )
         if self.warm_start not in ("auto", "none") and not Path(self.warm_start).is_dir():
             raise ConfigError(f"warm_start {self.warm_start!r} is neither auto, none, nor a folder with an adapter")
 

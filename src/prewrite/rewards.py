@@ -10,7 +10,7 @@ All task parts are means over the update's examples, higher is better:
 | `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
 | `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
 | `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
-| `model` | a learned reward model's estimate of `auto` | about [0, 1] |
+| `model` | a learned reward model's estimate of the mode that it was trained on | as that mode |
 
 `auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
 sign and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv
@@ -39,7 +39,9 @@ MIN_FIDELITY = 0.25
 """Rewrites off the task lie below this, honest paraphrases above it (docs/readability.md)."""
 
 RewardModel = Callable[[Sequence[str], str], Sequence[float]]
-"""(rewrites, instruction) -> estimates of the mean score."""
+"""(rewrites, instruction) -> estimates of their task parts."""
+REWARD_MODEL_FILE = "reward_model.json"
+"""The file by which a folder is a learned reward model."""
 
 
 def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
@@ -62,9 +64,12 @@ class Graded:
 
     reward: Reward
     scores: tuple[float, ...]
-    """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode."""
+    """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode; none where the task model
+    was not asked."""
     fidelity: float | None = None
     """How much of the instruction the rewrite tells, in [0, 1]; None where nobody judges."""
+    estimate: float | None = None
+    """A learned reward model's estimate of the task part; None without one."""
 
 
 class TaskReward:
@@ -77,6 +82,8 @@ class TaskReward:
         guard_weight: what a fully violated guard costs; at least 0. All penalties together cost at most twice that.
         forbidden_texts: training inputs and answers that a rewrite must not copy.
         reward_model: for mode `model`.
+        real_every: for mode `model`, the task model grades every so many updates; None for never.
+        real_mode: for mode `model`, the mode of those updates.
         fidelity: judges how much of the instruction a rewrite tells.
         min_fidelity: below this the penalty `guard/fidelity` begins, its violation being 1 - fidelity / min_fidelity;
             in [0, 1], 0 for none.
@@ -91,6 +98,8 @@ class TaskReward:
         guard_weight: float = 0.5,
         forbidden_texts: Sequence[str] = (),
         reward_model: RewardModel | None = None,
+        real_every: int | None = None,
+        real_mode: str = "auto",
         fidelity: Fidelity | None = None,
         min_fidelity: float = MIN_FIDELITY,
     ):
@@ -98,6 +107,10 @@ class TaskReward:
             raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
         if (mode == "model") != (reward_model is not None):
             raise ConfigError("reward_mode 'model' and a reward model go together: give both or neither")
+        if real_mode == "model" or real_mode not in REWARD_MODES:
+            raise ConfigError(f"real_mode {real_mode!r} does not ask the task model; choose a reward_mode that does")
+        if real_every is not None and real_every < 1:
+            raise ConfigError(f"real_every is {real_every}; it must be at least 1")
         if unknown := [name for name in guards if name not in GUARDS]:
             raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}")
         if guard_weight < 0:
@@ -110,20 +123,40 @@ class TaskReward:
         self.guard_weight = guard_weight
         self.forbidden_texts = tuple(forbidden_texts)
         self.reward_model = reward_model
+        self.real_every = real_every
+        self.real_mode = real_mode if mode == "model" else mode
         self.fidelity = fidelity
         self.min_fidelity = min_fidelity
         self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
 
-    def __call__(self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]) -> list[Graded]:
-        """One `Graded` per rewrite, in order."""
-        scores, task_parts = self._task_parts(rewrites, instruction, examples)
+    def __call__(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample], *, step: int = 0
+    ) -> list[Graded]:
+        """One `Graded` per rewrite, in order. `step`, the update, decides who grades where there is a reward model."""
+        estimates = self.estimates(rewrites, instruction)
+        if self.asks_task_model(step):
+            scores, task_parts = self._task_parts(rewrites, instruction, examples)
+        else:
+            scores, task_parts = np.empty((len(rewrites), 0)), np.array(estimates, dtype=np.float64)
         fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too
         graded = []
-        for rewrite, row, task_part, fidelity in zip(rewrites, scores, task_parts, fidelities, strict=True):
+        columns = zip(rewrites, scores, task_parts, fidelities, estimates, strict=True)
+        for rewrite, row, task_part, fidelity, estimate in columns:
             parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
             guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
-            graded.append(Graded(Reward(parts["task"] + guard_sum, parts), tuple(map(float, row)), fidelity))
+            reward = Reward(parts["task"] + guard_sum, parts)
+            graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate))
         return graded
+
+    def asks_task_model(self, step: int) -> bool:
+        """Whether the task model grades this update; always without a reward model."""
+        return self.reward_model is None or (self.real_every is not None and step % self.real_every == 0)
+
+    def estimates(self, rewrites: Sequence[str], instruction: str) -> list[float] | list[None]:
+        """The reward model's estimate of each task part; None each without one."""
+        if self.reward_model is None:
+            return [None] * len(rewrites)
+        return [float(value) for value in self.reward_model(rewrites, instruction)]
 
     def fidelities(self, rewrites: Sequence[str], instruction: str) -> list[float] | list[None]:
         """How much of the instruction each rewrite tells, in [0, 1]; None each where nobody judges."""
@@ -144,23 +177,20 @@ class TaskReward:
     def _task_parts(
         self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Scores (rewrite, example) and task parts (rewrite,)."""
-        if self.reward_model is not None:
-            estimates = np.asarray(self.reward_model(rewrites, instruction), dtype=np.float64)
-            return np.empty((len(rewrites), 0)), estimates
+        """The task model's grades: scores (rewrite, example) and task parts (rewrite,)."""
         answers = self.evaluator.answers(rewrites, examples)
         scores = np.array([[answer.score for answer in row] for row in answers])
-        if self.mode == "auto":
+        if self.real_mode == "auto":
             return scores, scores.mean(axis=1)
-        if self.mode in METRICS:
-            return scores, _regraded(self.mode, answers, examples).mean(axis=1)
-        if self.mode == "soft":
+        if self.real_mode in METRICS:
+            return scores, _regraded(self.real_mode, answers, examples).mean(axis=1)
+        if self.real_mode == "soft":
             margins = [[margin(a, e) for a, e in zip(row, examples, strict=True)] for row in answers]
             return scores, ((1 + np.clip(margins, -1, 1)) / 2).mean(axis=1)
-        if self.mode == "length":
+        if self.real_mode == "length":
             return scores, np.array([-length_difference(rewrite, instruction) for rewrite in rewrites])
         logprobs = self.evaluator.target_logprobs(rewrites, examples).mean(axis=1)
-        if self.mode == "perplexity":
+        if self.real_mode == "perplexity":
             return scores, logprobs
         return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
 

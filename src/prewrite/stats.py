@@ -138,6 +138,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
 
 
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Spearman's correlation in [-1, 1]; None where one side has a single value only."""
+    from scipy.stats import spearmanr
+
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if len(set(left.tolist())) < 2 or len(set(right.tolist())) < 2:
+        return None
+    return float(spearmanr(left, right).statistic)
+
+
 def label_probabilities(label_logprobs: ArrayLike) -> Floats:
     """Probability of each label given that the answer is one of them; (item, label), rows of sum 1.
 

@@ -13,6 +13,7 @@ from prewrite.errors import PrewriteError
 COMMANDS = {
     "demo": "train, choose, test and report on the built-in data, offline",
     "train": "train a rewriter and test what it gains",
+    "train-reward": "learn a reward model from a run's scored rollouts",
     "rewrite": "rewrite an instruction with a trained rewriter",
     "eval": "compare instructions on a data set, item by item",
     "report": "build the report of a run again",

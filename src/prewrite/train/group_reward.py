@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from accelerate.utils import gather_object
@@ -58,12 +59,14 @@ class GroupReward:
 
     def __call__(self, rewrites: Sequence[str], instructions: Sequence[str], step: int) -> Scored:
         """Grade one rewrite per row. Every process makes the same choices, since a group may span several."""
-        graded = grade(self.reward, instructions, rewrites, lambda name: self._examples(name, step))
-        again = self._resampled(tied_groups(instructions, rewrites, graded), step) if self.resample_ties else []
+        graded = grade(self.reward, instructions, rewrites, lambda name: self._examples(name, step), step=step)
+        real = all(result.scores for result in graded)  # other examples would not change a reward model's estimates
+        resample = self.resample_ties and real
+        again = self._resampled(tied_groups(instructions, rewrites, graded), step) if resample else []
         if again:
             rows = [row for row, name in enumerate(instructions) if name in again]
             names, texts = [instructions[row] for row in rows], [rewrites[row] for row in rows]
-            second = grade(self.reward, names, texts, lambda name: self._examples(name, step, others=True))
+            second = grade(self.reward, names, texts, lambda name: self._examples(name, step, others=True), step=step)
             for row, result in zip(rows, second, strict=True):
                 graded[row] = averaged(graded[row], result)
         return Scored(graded, len(tied_groups(instructions, rewrites, graded)), len(again))
@@ -90,4 +93,5 @@ def averaged(first: Graded, second: Graded) -> Graded:
     """One rewrite's grades on two draws of examples of equal weight."""
     names = first.reward.parts.keys() | second.reward.parts.keys()
     parts = {n: (first.reward.parts.get(n, 0.0) + second.reward.parts.get(n, 0.0)) / 2 for n in sorted(names)}
-    return Graded(Reward((first.reward.total + second.reward.total) / 2, parts), first.scores + second.scores)
+    reward = Reward((first.reward.total + second.reward.total) / 2, parts)
+    return replace(first, reward=reward, scores=first.scores + second.scores)

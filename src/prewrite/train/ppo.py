@@ -253,7 +253,7 @@ class PRewritePPOTrainer(PPOTrainer):
         def examples(instruction: str) -> list[RewriteExample]:
             return draw_examples(self.train_rows[instruction], count, seed=seed, step=step, instruction=instruction)
 
-        return grade(self.reward, batch.instructions, batch.rewrites, examples)
+        return grade(self.reward, batch.instructions, batch.rewrites, examples, step=step)
 
     @torch.no_grad()
     def advantages(self, batch: RolloutBatch, graded: Sequence[Graded]) -> Estimates:

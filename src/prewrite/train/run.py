@@ -91,7 +91,8 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
 def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator) -> str:
     """What the run will ask the task model at most: training, dev evaluations, choice and test."""
     dev_rows = sum(min(len(part.dev), config.dev_examples) for part in splits)
-    calls = config.max_steps * config.rewrites_per_step * config.examples_per_rewrite
+    graded_steps = config.max_steps // (config.real_every if config.reward_mode == "model" else 1)
+    calls = graded_steps * config.rewrites_per_step * config.examples_per_rewrite
     calls += (config.max_steps // config.eval_steps + 1) * dev_rows
     if config.strategy == "S":
         rows = sum(min(len(part.dev), config.race_items or len(part.dev)) for part in splits)
@@ -142,7 +143,7 @@ def build_trainer(
         guards=active_guards(config.guards, decodings),
         guard_weight=config.guard_weight,
         forbidden_texts=[row.input for row, _ in zip(train_rows, range(FORBIDDEN_TEXTS), strict=False)],
-        reward_model=None,
+        **open_reward_model(config),
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
     )
@@ -195,6 +196,20 @@ def joined(datasets: Sequence[PRewriteDataset]) -> PRewriteDataset:
     if len(datasets) == 1:
         return datasets[0]
     return PRewriteDataset.from_examples([row for dataset in datasets for row in dataset])
+
+
+def open_reward_model(config: TrainConfig) -> dict[str, Any]:
+    """What `TaskReward` is told about the learned reward model; nothing where the task model grades every update."""
+    if config.reward_model is None:
+        return {}
+    from prewrite.train.reward_data import task_model_of
+    from prewrite.train.reward_model import LearnedReward
+
+    learned = LearnedReward.load(config.reward_model)
+    asked, known = task_model_of(asdict(config)), learned.settings.task_model
+    if asked != known:
+        logger.warning("reward_model %s learned from grades of %s, not of %s", config.reward_model, known, asked)
+    return dict(reward_model=learned, real_every=config.real_every, real_mode=learned.settings.reward_mode)
 
 
 def progress_on(bar: tqdm):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from prewrite.data import PRewriteDataset
 from prewrite.rewards import Graded, TaskReward
+from prewrite.stats import rank_correlation
 from prewrite.types import RewriteExample
 
 
@@ -59,13 +60,15 @@ def grade(
     instructions: Sequence[str],
     rewrites: Sequence[str],
     examples: Callable[[str], Sequence[RewriteExample]],
+    *,
+    step: int,
 ) -> list[Graded]:
     """One `Graded` per row. Rewrites of one instruction share one call and its examples; each text is graded once."""
     graded: dict[tuple[str, str], Graded] = {}
     for instruction in dict.fromkeys(instructions):
         mine = [r for name, r in zip(instructions, rewrites, strict=True) if name == instruction]
         texts = list(dict.fromkeys(mine))
-        results = reward(texts, instruction, examples(instruction))
+        results = reward(texts, instruction, examples(instruction), step=step)
         graded |= {(instruction, text): result for text, result in zip(texts, results, strict=True)}
     return [graded[key] for key in zip(instructions, rewrites, strict=True)]
 
@@ -85,6 +88,7 @@ def rollout_rows(
             "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": row_kl,
             "score": float(np.mean(result.scores)) if result.scores else None, "fidelity": result.fidelity,
             "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
+            **({} if result.estimate is None else {"estimate": result.estimate}),
         }
         for instruction, text, rewrite, result, row_kl in zip(instructions, texts, rewrites, graded, kl, strict=True)
     ]  # fmt: skip
@@ -109,7 +113,25 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     for name in sorted({name for row in rows for name in row["parts"]}):
         key = f"reward/{name}" if name == "task" else name
         metrics[key] = float(np.mean([row["parts"].get(name, 0.0) for row in rows]))
-    return metrics
+    return metrics | estimate_metrics(rows)
+
+
+def estimate_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How near a reward model's estimates come where the task model graded the same rewrites; else nothing.
+
+    `reward_model/error` is the mean absolute difference; `reward_model/rank` Spearman's correlation among the rewrites
+    of an instruction, absent where either side has one value only.
+    """
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if "estimate" in row and row["score"] is not None:
+            found.setdefault(row["instruction"], {})[row["rewrite"]] = (row["estimate"], row["parts"]["task"])
+    if not found:
+        return {}
+    groups = [np.array(list(group.values())) for group in found.values()]
+    metrics = {"reward_model/error": float(np.mean([abs(e - real) for group in groups for e, real in group]))}
+    ranks = [rank for group in groups if (rank := rank_correlation(*group.T)) is not None]
+    return metrics | ({"reward_model/rank": float(np.mean(ranks))} if ranks else {})
 
 
 def clear_sampling_defaults(model: Any) -> None:
