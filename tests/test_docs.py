@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prewrite.cli.demo import DEMO
 from prewrite.cli.main import COMMANDS, main
 from prewrite.config import TaskConfig, TrainConfig
 
@@ -59,6 +60,8 @@ def test_recipes_are_settings_of_a_training_run():
     for recipe in recipes:
         built = build_config(TrainConfig, Namespace(config=str(recipe)))
         assert isinstance(built, TaskConfig)
+    demo = build_config(TrainConfig, Namespace(config=str(ROOT / "recipes" / "demo.yaml")), **DEMO)
+    assert demo == build_config(TrainConfig, Namespace(), **DEMO)
 
 
 def test_links_between_pages_lead_somewhere():

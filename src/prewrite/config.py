@@ -108,6 +108,14 @@ class TrainConfig(TaskConfig):
     rewrites_per_step: int = option(16, "rewrites sampled per update", alias="num_generations")
     examples_per_rewrite: int = option(16, "examples that each rewrite of an instruction is scored on per update")
     instructions_per_step: int = option(1, "instructions per update; the rewrites are shared out among them")
+    mixture_temperature: float = option(
+        2.0, "several data sets: one of n rows is drawn with weight n^(1/temperature); 1: by size, high: alike"
+    )
+    phrasings: str | None = option(
+        None,
+        "YAML file {instruction: [other wordings]}; they are drawn in its place at times, so that the rewriter "
+        "learns from weak wordings too",
+    )
     micro_batch_size: int = option(0, "rewrites per backward pass, 0: all at once; lower it to save memory")
     num_ppo_epochs: int = option(2, "passes over each batch of rewrites")
     resample_ties: bool = option(
@@ -151,6 +159,7 @@ class TrainConfig(TaskConfig):
             "real_every",
             "max_steps", "rewrites_per_step", "examples_per_rewrite", "instructions_per_step", "num_ppo_epochs",
             "response_length", "learning_rate", "lora_rank", "eval_steps", "dev_examples", "save_steps", "temperature",
+            "mixture_temperature",
         )  # fmt: skip
         for name in positive:
             if getattr(self, name) <= 0:
@@ -162,6 +171,11 @@ class TrainConfig(TaskConfig):
             raise ConfigError(
                 f"micro_batch_size {self.micro_batch_size} does not divide rewrites_per_step "
                 f"{self.rewrites_per_step}; choose a divisor"
+            )
+        if self.instructions_per_step > 1 and self.rewrites_per_step < 2 * self.instructions_per_step:
+            raise ConfigError(
+                f"rewrites_per_step {self.rewrites_per_step} leaves less than two rewrites for each of "
+                f"{self.instructions_per_step} instructions_per_step, and one alone has nothing to be compared with"
             )
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")

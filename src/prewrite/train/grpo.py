@@ -45,6 +45,7 @@ from prewrite.train import checkpoint
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.kl import KLController
+from prewrite.train.mixture import Mixture
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.train.rewriter import Rewriter, RewriterSettings, load_base, query_ids, save_rewriter
 from prewrite.train.steps import (
@@ -107,7 +108,7 @@ class _GroupTrainer:
         meta_family: str = "generic",
         log_dir: str | Path = "runs/rewriter-grpo",
         *,
-        train_dataset: PRewriteDataset,
+        train_dataset: PRewriteDataset | Mixture,
         dev_dataset: PRewriteDataset | None = None,
         reward: TaskReward | None = None,
         warm_start: str | Path | None = None,
@@ -125,9 +126,8 @@ class _GroupTrainer:
         **trl_config,
     ):
         self.run_folder = RunFolder(Path(log_dir))
-        self.train_rows = train_dataset.by_instruction()
-        instructions = list(self.train_rows)
-        groups = min(instructions_per_step, len(instructions))
+        self.mixture = Mixture.of(train_dataset)
+        groups = min(instructions_per_step, len(self.mixture.rows))
         args = self._trl_args(trl_config, max_steps, groups)
         self.run_folder.path.mkdir(parents=True, exist_ok=True)
         if isinstance(base_model, tuple):
@@ -142,7 +142,7 @@ class _GroupTrainer:
         self.evaluator = evaluator
         self.reward = reward or TaskReward(evaluator)
         self.group_reward = GroupReward(
-            self.reward, self.train_rows, count=examples_per_rewrite, seed=args.seed, resample_ties=resample_ties
+            self.reward, self.mixture.rows, count=examples_per_rewrite, seed=args.seed, resample_ties=resample_ties
         )
         self.settings = RewriterSettings(
             base_model=name,
@@ -162,7 +162,7 @@ class _GroupTrainer:
         self.clock = Clock()
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
         frozen = copy.deepcopy(model) if lora is None and args.beta == 0 else None
-        prompts = step_prompts(instructions, groups, max_steps, tokenizer, meta_family, seed=args.seed)
+        prompts = step_prompts(self.mixture, groups, max_steps, tokenizer, meta_family, seed=args.seed)
         with _loadable(model) if lora is None and args.beta else nullcontext():
             super().__init__(
                 model=model,
@@ -411,14 +411,12 @@ class _StepCallback(TrainerCallback):
             logs.update(self.trainer.metrics)
 
 
-def step_prompts(
-    instructions: Sequence[str], groups: int, steps: int, tokenizer, meta_family: str, *, seed: int
-) -> Dataset:
+def step_prompts(mixture: Mixture, groups: int, steps: int, tokenizer, meta_family: str, *, seed: int) -> Dataset:
     """The prompts of all steps in order, `groups` a step, with the columns `instruction` and `step`."""
     rows = []
-    prompts = {name: trl_prompt(name, tokenizer, meta_family) for name in instructions}
+    prompts = {name: trl_prompt(name, tokenizer, meta_family) for name in mixture.rows}
     for step in range(1, steps + 1):
-        for name in draw_instructions(instructions, groups, seed=seed, step=step):
+        for name in draw_instructions(mixture, groups, seed=seed, step=step):
             rows.append({"prompt": prompts[name], "instruction": name, "step": step})
     return Dataset.from_list(rows)
 

@@ -36,6 +36,7 @@ from prewrite.run_folder import RunFolder
 from prewrite.train import checkpoint
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
+from prewrite.train.mixture import Mixture
 from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
 from prewrite.train.rewriter import Rewriter, RewriterSettings, decode, load_base, query_ids, save_rewriter
 from prewrite.train.steps import (
@@ -110,7 +111,8 @@ class PRewritePPOTrainer(PPOTrainer):
         evaluator: scores rewrites with the frozen task model.
         meta_family: the meta prompt, see `meta_prompts`.
         log_dir: the run folder; metrics, rollouts and checkpoints go there.
-        train_dataset, dev_dataset: rows; each update draws its examples from train, dev decides when to stop.
+        train_dataset: rows, or a `Mixture` of instructions and their rows; each update draws its examples from them.
+        dev_dataset: rows that decide which policy is kept and when to stop.
         reward: what a rewrite earns; by default the evaluator's metric and the default guards.
         warm_start: folder of an adapter that is merged into the base model first and becomes the KL reference.
         lora: a `peft.LoraConfig`, or None for full finetuning.
@@ -131,7 +133,7 @@ class PRewritePPOTrainer(PPOTrainer):
         meta_family: str = "generic",
         log_dir: str | Path = "runs/rewriter-ppo",
         *,
-        train_dataset: PRewriteDataset,
+        train_dataset: PRewriteDataset | Mixture,
         dev_dataset: PRewriteDataset | None = None,
         reward: TaskReward | None = None,
         warm_start: str | Path | None = None,
@@ -170,11 +172,10 @@ class PRewritePPOTrainer(PPOTrainer):
         for printer in (ppo_trainer.PrinterCallback, ppo_trainer.DEFAULT_PROGRESS_CALLBACK):
             self.callback_handler.pop_callback(printer)  # `progress` is the caller's one line per update
         self.evaluator = evaluator
-        self.train_rows = train_dataset.by_instruction()
-        self.instructions = list(self.train_rows)
+        self.mixture = Mixture.of(train_dataset)
         self.reward = reward or TaskReward(evaluator)
         self.examples_per_rewrite = examples_per_rewrite
-        self.instructions_per_step = min(instructions_per_step, len(self.instructions), args.local_batch_size)
+        self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows), args.local_batch_size)
         self.save_every = save_steps
         self.warm_start = Path(warm_start) if warm_start is not None else None
         self.kl_controller = KLController(args.kl_coef, target=target_kl)
@@ -221,7 +222,7 @@ class PRewritePPOTrainer(PPOTrainer):
         """Sample rewrites of this update's instructions; score their tokens under policy and reference."""
         args, tokenizer, device = self.args, self.processing_class, self.accelerator.device
         draw = {"seed": args.seed, "step": step, "process": self.accelerator.process_index}
-        names = draw_instructions(self.instructions, self.instructions_per_step, **draw)
+        names = draw_instructions(self.mixture, self.instructions_per_step, **draw)
         rows = np.arange(args.local_batch_size) % len(names)
         prompt_ids = [query_ids(name, tokenizer, meta_family=self.settings.meta_family) for name in names]
         prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
@@ -248,10 +249,10 @@ class PRewritePPOTrainer(PPOTrainer):
 
     def score(self, batch: RolloutBatch, step: int) -> list[Graded]:
         """What each rewrite earns. Rewrites of one instruction are graded on the same examples, each text once."""
-        count, seed = self.examples_per_rewrite, self.args.seed
+        count, seed, rows = self.examples_per_rewrite, self.args.seed, self.mixture.rows
 
         def examples(instruction: str) -> list[RewriteExample]:
-            return draw_examples(self.train_rows[instruction], count, seed=seed, step=step, instruction=instruction)
+            return draw_examples(rows[instruction], count, seed=seed, step=step, instruction=instruction)
 
         return grade(self.reward, batch.instructions, batch.rewrites, examples, step=step)
 
@@ -289,7 +290,9 @@ class PRewritePPOTrainer(PPOTrainer):
             running = delta + args.gamma * args.lam * running
             advantages[:, t] = running
         returns = advantages + values
-        whitened = self._whiten(advantages, mask).masked_fill(~mask, 0.0)
+        names = list(self.mixture.rows)
+        tasks = torch.tensor([names.index(name) for name in batch.instructions], device=mask.device)
+        whitened = self._whiten(advantages, mask, tasks, len(names)).masked_fill(~mask, 0.0)
         return Estimates(whitened, returns, value_mask, kl.sum(1))
 
     def update(self, batch: RolloutBatch, estimates: Estimates, step: int) -> dict[str, float]:
@@ -361,16 +364,21 @@ class PRewritePPOTrainer(PPOTrainer):
     def _forward(self, prompts: Prompts, completions: Completions, *, use_adapter: bool = True) -> TokenStats:
         return self.model(prompts, completions, temperature=self.args.temperature, use_adapter=use_adapter)
 
-    def _whiten(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mean 0, variance 1 over all processes' sampled tokens."""
-        picked = values[mask]
-        sums = torch.stack(
-            [picked.sum(), picked.square().sum(), torch.tensor(float(picked.numel()), device=mask.device)]
-        )
-        total, squares, count = self.accelerator.reduce(sums.double(), "sum")
-        mean = total / count
-        variance = (squares / count - mean.square()) * count / (count - 1).clamp(min=1)
-        return (values - mean.to(values.dtype)) * torch.rsqrt(variance.to(values.dtype) + 1e-8)
+    def _whiten(self, values: torch.Tensor, mask: torch.Tensor, tasks: torch.Tensor, count: int) -> torch.Tensor:
+        """Mean 0, variance 1 over all processes' sampled tokens of each instruction; `tasks` (B,) numbers them.
+
+        Per instruction, because tasks differ in how high and how widely their rewards lie: whitened together, the
+        easy task's rewrites would all look good. With one instruction this is TRL's whitening.
+        """
+        which = tasks[:, None].expand_as(mask)[mask]
+        picked = values[mask].double()
+        sums = torch.zeros(3, count, dtype=torch.float64, device=mask.device)
+        sums.index_add_(1, which, torch.stack([picked, picked.square(), torch.ones_like(picked)]))
+        total, squares, tokens = self.accelerator.reduce(sums, "sum")
+        mean = total / tokens
+        variance = (squares / tokens - mean.square()) * tokens / (tokens - 1).clamp(min=1)
+        mean, variance = mean[tasks, None].to(values.dtype), variance[tasks, None].to(values.dtype)
+        return (values - mean) * torch.rsqrt(variance + 1e-8)
 
     def _finish_step(self, step, batch, graded, estimates, losses, seconds) -> dict[str, float]:
         """Log, evaluate on dev, save; decide whether to go on."""

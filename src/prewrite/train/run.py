@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
 
 import prewrite
 from prewrite.config import TrainConfig
-from prewrite.data import PRewriteDataset, Splits
+from prewrite.data import Splits
 from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
 from prewrite.opening import open_evaluator, open_fidelity, open_price, open_splits
@@ -29,6 +30,7 @@ from prewrite.run_folder import RunFolder
 from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint
 from prewrite.train.choose import Task, active_guards, choose_and_test
+from prewrite.train.mixture import joined, load_phrasings, mix
 from prewrite.train.rewriter import starter_adapter
 
 logger = logging.getLogger(__name__)
@@ -135,14 +137,17 @@ def build_trainer(
     """The trainer that `config` describes."""
     from peft import LoraConfig
 
-    train_rows, dev_rows = joined([s.train for s in splits]), joined([s.dev for s in splits])
+    trains = [part.train for part in splits]
+    phrasings = None
+    if config.phrasings is not None:
+        phrasings = load_phrasings(config.phrasings, [name for rows in trains for name in rows.by_instruction()])
     decodings = {evaluator.decoding_of(example) for example in (part.train[0] for part in splits)}
     reward = TaskReward(
         evaluator,
         mode=config.reward_mode,
         guards=active_guards(config.guards, decodings),
         guard_weight=config.guard_weight,
-        forbidden_texts=[row.input for row, _ in zip(train_rows, range(FORBIDDEN_TEXTS), strict=False)],
+        forbidden_texts=[row.input for rows in trains for row in islice(rows, FORBIDDEN_TEXTS // len(trains))],
         **open_reward_model(config),
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
@@ -152,8 +157,8 @@ def build_trainer(
     common: dict[str, Any] = dict(
         meta_family=config.meta_family,
         log_dir=run.path,
-        train_dataset=train_rows,
-        dev_dataset=dev_rows,
+        train_dataset=mix(trains, temperature=config.mixture_temperature, phrasings=phrasings),
+        dev_dataset=joined([part.dev for part in splits]),
         reward=reward,
         warm_start=None if warm_start in ("none", None) else warm_start,
         lora=lora if config.lora else None,
@@ -189,13 +194,6 @@ def build_trainer(
             resample_ties=config.resample_ties,
         )
     return trainer_class(config.base_model, evaluator, **common, **config.trl_overrides)
-
-
-def joined(datasets: Sequence[PRewriteDataset]) -> PRewriteDataset:
-    """Several data sets as one; a single one as it is."""
-    if len(datasets) == 1:
-        return datasets[0]
-    return PRewriteDataset.from_examples([row for dataset in datasets for row in dataset])
 
 
 def open_reward_model(config: TrainConfig) -> dict[str, Any]:

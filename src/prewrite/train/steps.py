@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from prewrite.data import PRewriteDataset
 from prewrite.rewards import Graded, TaskReward
 from prewrite.stats import rank_correlation
+from prewrite.train.mixture import Mixture
 from prewrite.types import RewriteExample
 
 
@@ -24,10 +25,11 @@ def step_rng(purpose: str, *, seed: int, step: int, process: int = 0) -> np.rand
     return np.random.default_rng([seed, step, process, *purpose.encode()])
 
 
-def draw_instructions(instructions: Sequence[str], count: int, *, seed: int, step: int, process: int = 0) -> list[str]:
-    """`count` distinct instructions of this step."""
+def draw_instructions(mixture: Mixture, count: int, *, seed: int, step: int, process: int = 0) -> list[str]:
+    """`count` distinct instructions of this step, by their weights."""
     rng = step_rng("instructions", seed=seed, step=step, process=process)
-    return [instructions[int(index)] for index in rng.choice(len(instructions), size=count, replace=False)]
+    names = list(mixture.rows)
+    return [names[int(index)] for index in rng.choice(len(names), size=count, replace=False, p=mixture.weights)]
 
 
 def draw_examples(

@@ -1,0 +1,149 @@
+"""Studies over conditions, data sets and seeds: what keeps rewrites readable, and which algorithm does best.
+
+    python benchmarks/study.py readability --data FOLDER_OF_DATA_SETS --output runs/study
+    python benchmarks/study.py algorithms --data FOLDER_OF_DATA_SETS --output runs/study
+
+Every cell is an ordinary run of `prewrite train` with a recipe and the condition's settings, in a folder of its own
+under `--output`; finished ones are not run again, so a study can be stopped and continued, and studies share cells.
+`--table` only prints what is there. The choice of a cell's rewrite rests on dev rows, its figures on test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
+from prewrite.run_folder import RunFolder
+from prewrite.stats import paired_bootstrap
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+DATA = ("agnews", "sst2", "subj", "demo")
+BARE = ["--warm_start", "none", "--guards", "none", "--min_fidelity", "0"]
+STUDIES = {
+    "readability": {
+        "no guard": [*BARE, "--kl_coef", "0"],
+        "KL only": BARE,
+        "warm start": ["--guards", "none", "--min_fidelity", "0"],
+        "warm start + guards": [],
+    },
+    "algorithms": {"PPO": [], "GRPO": ["--algorithm", "grpo"], "RLOO": ["--algorithm", "rloo"]},
+}
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--datasets", default=",".join(DATA), help="by commas; demo is the built-in one")
+    parser.add_argument("--conditions", help="by commas; all of the study by default")
+    parser.add_argument("--seeds", default="0,1,2", help="by commas")
+    parser.add_argument("--table", action="store_true", help="print the table of finished runs, run nothing")
+    given = parser.parse_args()
+    conditions = STUDIES[given.study]
+    wanted = given.conditions.split(",") if given.conditions else list(conditions)
+    if unknown := [name for name in wanted if name not in conditions]:
+        sys.exit(f"error: condition {unknown[0]!r} is unknown; choose from {', '.join(conditions)}")
+    cells = [
+        (data, name, int(seed))
+        for seed in given.seeds.split(",")
+        for data in given.datasets.split(",")
+        for name in wanted
+    ]
+    if not given.table:
+        for data, name, seed in cells:
+            run_cell(given, data, conditions[name], seed)
+    print_rows(given, cells, conditions)
+    print_means(given, cells, conditions)
+
+
+def folder_of(given: argparse.Namespace, data: str, settings: list[str], seed: int) -> Path:
+    """Where a cell lives: named by its settings, so that the same cell of two studies is one run."""
+    name = "-".join(word.lstrip("-").replace("_", "") for word in settings) or "recipe"
+    return Path(given.output) / f"{data}-{name}-{seed}"
+
+
+def run_cell(given: argparse.Namespace, data: str, settings: list[str], seed: int) -> None:
+    """Train and measure one cell, unless that is done; a run that was cut off goes on."""
+    folder = folder_of(given, data, settings, seed)
+    if (folder / "result.json").is_file():
+        return
+    source = "demo" if data == "demo" else str(given.data / data)
+    command = [
+        sys.executable, "-m", "prewrite.cli.main", "train", "--config", str(RECIPES / f"{data}.yaml"),
+        "--data", source, "--output-dir", str(folder), "--seed", str(seed), "--no_cache", *settings,
+    ]  # fmt: skip
+    command.append("--resume" if any(folder.glob("checkpoints/step-*")) else "--overwrite")
+    print(" ".join(command[3:]), file=sys.stderr)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def finished(given: argparse.Namespace, cells, conditions) -> list[tuple[str, str, int, RunFolder, dict[str, Any]]]:
+    """Cells that have a result."""
+    found = []
+    for data, name, seed in cells:
+        run = RunFolder(folder_of(given, data, conditions[name], seed))
+        if run.result.is_file():
+            found.append((data, name, seed, run, RunFolder.read_json(run.result)))
+    return found
+
+
+def violations(result: dict[str, Any]) -> dict[str, float]:
+    """Every default guard on the final rewrite, those that the run had switched off too; labels were scored."""
+    labels = tuple(row["label"] for row in result["test"]["instructions"]["initial"]["labels"])
+    context = GuardContext(result["instruction"], choices=labels)
+    names = [name for name in DEFAULT_GUARDS if name != "keep_words" or result["decoding"] != "likelihood"]
+    return check_guards(result["rewrite"], context, names)
+
+
+def print_rows(given: argparse.Namespace, cells, conditions) -> None:
+    """One line per run, with the rewrite."""
+    print("| data | condition | seed | initial | rewrite | gain, 95% interval | fidelity | guards | the rewrite |")
+    print("| --- | --- | ---: | ---: | ---: | --- | ---: | --- | --- |")
+    for data, name, seed, _, result in finished(given, cells, conditions):
+        test, gain = result["test"], result["test"]["differences"]["rewrite"]
+        means = [test["instructions"][who]["mean"] for who in ("initial", "rewrite")]
+        fired = ", ".join(f"{guard} {amount:.2f}" for guard, amount in violations(result).items()) or "silent"
+        text = " ".join(result["rewrite"].split()).replace("|", "\\|")
+        points = f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        shown = [f"{means[0]:.3f}", f"{means[1]:.3f}", points, f"{result['fidelity']['rewrite']:.2f}", fired, text]
+        print(f"| {data} | {name} | {seed} | {' | '.join(shown)} |")
+
+
+def print_means(given: argparse.Namespace, cells, conditions) -> None:
+    """One line per data set and condition: the mean gain over its seeds.
+
+    The interval is a paired bootstrap over test rows, each row's difference being its mean over the seeds: it tells
+    how sure the mean of these runs is, given the rows; the spread over seeds stands beside it.
+    """
+    groups: dict[tuple[str, str], list[tuple[RunFolder, dict[str, Any]]]] = {}
+    for data, name, _, run, result in finished(given, cells, conditions):
+        groups.setdefault((data, name), []).append((run, result))
+    print("\n| data | condition | runs | mean gain, 95% interval | per seed | mean fidelity | on task | prompts |")
+    print("| --- | --- | ---: | --- | --- | ---: | ---: | ---: |")
+    for (data, name), runs in groups.items():
+        scores = {who: np.array([scores_of(run, who) for run, _ in runs]) for who in ("initial", "rewrite")}
+        mean = paired_bootstrap(scores["rewrite"].mean(axis=0), scores["initial"].mean(axis=0))
+        each = " ".join(f"{100 * result['test']['differences']['rewrite']['mean']:+.1f}" for _, result in runs)
+        fidelity = np.mean([result["fidelity"]["rewrite"] for _, result in runs])
+        on_task = sum(not violations(result) and result["fidelity"]["rewrite"] >= 0.25 for _, result in runs)
+        prompts = np.mean([result["cost"]["task_model"]["prompts"] for _, result in runs])
+        points = f"{100 * mean.mean:+.1f} ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
+        shown = [points, each, f"{fidelity:.2f}", f"{on_task} of {len(runs)}", f"{prompts:,.0f}"]
+        print(f"| {data} | {name} | {len(runs)} | {' | '.join(shown)} |")
+
+
+def scores_of(run: RunFolder, who: str) -> list[float]:
+    """Test scores of one instruction, in the order of the rows."""
+    return [row["answers"][who]["score"] for row in run.read_rows(run.items)]
+
+
+if __name__ == "__main__":
+    main()
