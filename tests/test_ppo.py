@@ -160,6 +160,19 @@ def test_an_unknown_setting_is_named():
         toy_trainer("unused", learning_rat=1.0)
 
 
+def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):
+    plain = toy_trainer(str(tmp_path / "plain"), max_steps=1, kl_coef=0.0)
+    paid = toy_trainer(str(tmp_path / "paid"), max_steps=1, kl_coef=0.0, entropy_coef=0.5)
+    batch = plain.rollout(1)
+    batch.old.values.zero_()
+    graded = plain.score(batch, 1)
+    returns = [trainer.advantages(batch, graded).returns for trainer in (plain, paid)]
+    surprise = -(batch.old.logprobs * batch.completions.mask)
+    still_to_come = surprise.flip(1).cumsum(1).flip(1)
+    bonus = (returns[1] - returns[0]) * batch.completions.mask
+    assert torch.allclose(bonus, 0.5 * still_to_come * batch.completions.mask, atol=1e-5)
+
+
 def test_adaptive_kl_moves_towards_its_target():
     controller = KLController(0.1, target=2.0)
     controller.update(4.0)  # error 1.0, clipped to 0.2

@@ -1,5 +1,7 @@
 """What a rewrite earns, part by part; the arithmetic stands beside each number."""
 
+import math
+
 import pytest
 
 from prewrite.errors import ConfigError
@@ -50,6 +52,15 @@ class Scoring(ScriptedTaskModel):
 
     def target_logprobs(self, prompts, targets):
         return [-0.5 if target == "spam" else -1.5 for target in targets]
+
+
+def test_soft_is_the_probability_of_the_gold_answer_where_no_labels_are_scored_and_writes_nothing():
+    written = []
+    evaluator = Evaluator(Scoring(lambda prompt: written.append(prompt) or "spam"))
+    rows = [RewriteExample("Reply.", "a", "spam", task="qa"), RewriteExample("Reply.", "b", "eggs", task="qa")]
+    good, empty = TaskReward(evaluator, mode="soft", guards=())(["Say it.", ""], "Reply.", rows)
+    assert good.reward.total == pytest.approx((math.exp(-0.5) + math.exp(-1.5)) / 2)
+    assert empty.reward.total == 0.0 and good.scores == () and not written
 
 
 def test_perplexity_is_minus_the_log_perplexity_and_adds_to_f1():

@@ -126,6 +126,7 @@ class TrainConfig(TaskConfig):
     learning_rate: float = option(2e-4, "learning rate; 5e-6 is a usual start with --no_lora")
     kl_coef: float = option(0.02, "weight of the KL penalty against the reference model, per token")
     target_kl: float | None = option(None, "adapt kl_coef towards this KL per completion, in nats")
+    entropy_coef: float = option(0.0, "ppo: bonus per nat of the rewriter's entropy; 0: none")
     temperature: float = option(
         1.0, "sampling temperature of the rewriter in training and search; 0.7 suits models below 1B"
     )
@@ -164,7 +165,15 @@ class TrainConfig(TaskConfig):
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("kl_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items"):
+        for name in (
+            "kl_coef",
+            "entropy_coef",
+            "guard_weight",
+            "patience",
+            "micro_batch_size",
+            "num_candidates",
+            "race_items",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.micro_batch_size and self.rewrites_per_step % self.micro_batch_size:
@@ -177,6 +186,8 @@ class TrainConfig(TaskConfig):
                 f"rewrites_per_step {self.rewrites_per_step} leaves less than two rewrites for each of "
                 f"{self.instructions_per_step} instructions_per_step, and one alone has nothing to be compared with"
             )
+        if self.entropy_coef and self.algorithm != "ppo":
+            raise ConfigError(f"entropy_coef is ppo's; {self.algorithm} has no such bonus, leave it at 0")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")
         if not self.hold_out_test and self.strategy != "S":

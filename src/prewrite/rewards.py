@@ -6,7 +6,8 @@ All task parts are means over the update's examples, higher is better:
 | --- | --- | --- |
 | `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
 | `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
-| `soft` | (1 + m) / 2 with m the log-probability margin of the right label in nats, clipped to [-1, 1] | [0, 1] |
+| `soft`, labels scored | (1 + m) / 2, m the log-probability margin of the right one in nats, clipped to ±1 | [0, 1] |
+| `soft`, other rows | geometric mean of the probabilities of the gold answer's tokens | [0, 1] |
 | `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
 | `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
 | `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
@@ -178,6 +179,9 @@ class TaskReward:
         self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The task model's grades: scores (rewrite, example) and task parts (rewrite,)."""
+        if self.real_mode == "soft" and not any(self.evaluator.decoding_of(e) == "likelihood" for e in examples):
+            # Scoring the gold answer is one forward pass where writing an answer is one for each token of it.
+            return np.empty((len(rewrites), 0)), self._gold_probabilities(rewrites, examples)
         answers = self.evaluator.answers(rewrites, examples)
         scores = np.array([[answer.score for answer in row] for row in answers])
         if self.real_mode == "auto":
@@ -193,6 +197,13 @@ class TaskReward:
         if self.real_mode == "perplexity":
             return scores, logprobs
         return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
+
+    def _gold_probabilities(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
+        """Mean over the examples of exp(mean log-probability per token of the gold answer); 0 for an empty rewrite."""
+        asked = [rewrite for rewrite in dict.fromkeys(rewrites) if rewrite.strip()]
+        found = np.exp(self.evaluator.target_logprobs(asked, examples)).mean(axis=1) if asked else []
+        grades = dict(zip(asked, found, strict=True))
+        return np.array([grades.get(rewrite, 0.0) for rewrite in rewrites])
 
 
 def length_difference(rewrite: str, instruction: str) -> float:

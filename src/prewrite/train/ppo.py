@@ -122,6 +122,7 @@ class PRewritePPOTrainer(PPOTrainer):
         eval_steps, patience, dev_examples: score the greedy rewrites every `eval_steps` updates on up to
             `dev_examples` dev rows; stop after `patience` evaluations without a better one (0: never stop early).
         save_steps: updates between checkpoints.
+        entropy_coef: bonus for entropy, in reward per nat; 0 for none.
         target_kl: if set, `kl_coef` adapts so that the KL per completion approaches it, in nats.
         ppo_config: any field of `trl.PPOConfig`; what is not given comes from `PPO_DEFAULTS`, then from TRL.
     """
@@ -146,6 +147,7 @@ class PRewritePPOTrainer(PPOTrainer):
         dev_examples: int = 100,
         save_steps: int = 10,
         target_kl: float | None = None,
+        entropy_coef: float = 0.0,
         progress: Callable[[int, dict[str, float]], None] | None = None,
         **ppo_config,
     ):
@@ -178,6 +180,7 @@ class PRewritePPOTrainer(PPOTrainer):
         self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows), args.local_batch_size)
         self.save_every = save_steps
         self.warm_start = Path(warm_start) if warm_start is not None else None
+        self.entropy_coef = entropy_coef
         self.kl_controller = KLController(args.kl_coef, target=target_kl)
         self.progress = progress
         self.settings = RewriterSettings(
@@ -260,6 +263,9 @@ class PRewritePPOTrainer(PPOTrainer):
     def advantages(self, batch: RolloutBatch, graded: Sequence[Graded]) -> Estimates:
         """Per-token rewards (minus the KL penalty, plus the reward at the end), then GAE and whitening.
 
+        With `entropy_coef` c every token earns -c log p(token) as well, whose mean is c times the policy's entropy
+        there (maximum-entropy RL: Haarnoja et al., arXiv 1801.01290, equation 1).
+
         As TRL: the reward sits one position after the end-of-sequence token where there is room, and the value of
         the state there is trained too. GAE: delta_t = r_t + gamma V_{t+1} - V_t, A_t = sum of (gamma lambda)^l
         delta_{t+l} (Schulman et al., arXiv 1506.02438, equation 16).
@@ -273,7 +279,7 @@ class PRewritePPOTrainer(PPOTrainer):
 
         log_ratio = batch.ref_logprobs - batch.old.logprobs
         kl = -log_ratio if args.kl_estimator == "k1" else log_ratio.exp() - 1 - log_ratio
-        rewards = -self.kl_controller.coefficient * kl
+        rewards = -self.kl_controller.coefficient * kl - self.entropy_coef * batch.old.logprobs
         scores = torch.tensor([g.reward.total for g in graded], device=mask.device, dtype=rewards.dtype)
         if args.missing_eos_penalty is not None:
             ended = (batch.completions.ids * mask == self.stop_token_id).any(1)

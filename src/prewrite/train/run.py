@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -38,12 +38,42 @@ logger = logging.getLogger(__name__)
 FORBIDDEN_TEXTS = 2000  # training inputs that the leakage guard knows; beyond that a copy is luck
 
 
+class Trained(NamedTuple):
+    """A finished training and what is needed to measure it."""
+
+    trainer: Any
+    splits: list[Splits]
+    run: RunFolder
+    seconds: float
+
+
 def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any]:
     """Train a rewriter and measure it; returns what `result.json` holds.
 
-    The resolved settings are the first file of the run folder. The test set is opened once, at the end. After a stop
-    request (Ctrl-C) the result is `{"stopped_at": step}`, and the run can go on with `resume`.
+    The test set is opened once, at the end. After a stop request (Ctrl-C) the result is `{"stopped_at": step}`, and
+    the run can go on with `resume`.
     """
+    trainer, splits, run, seconds = train_rewriter(config, argv)
+    if trainer.stop_requested:
+        return {"stopped_at": trainer.updates, "run": str(run.path)}
+    phases = {"train": seconds}
+    results = []
+    for part in splits:
+        tests, trains = part.test.by_instruction(), part.train.by_instruction()
+        for instruction, dev_rows in part.dev.by_instruction().items():
+            if instruction in tests or not config.hold_out_test:
+                task = Task(instruction, trains[instruction], dev_rows, tests.get(instruction))
+                results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
+    result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
+    usage = trainer.reward.evaluator.task_model.usage.as_dict()
+    result["cost"] = {"task_model": usage, "seconds": phases}
+    run.write_json(run.result, result)
+    build_report(run.path)
+    return result
+
+
+def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
+    """Train and save the rewriter, without choosing or testing; the resolved settings are the run's first file."""
     trainer_class = get_trainer_class(config.algorithm)  # an algorithm that cannot run here must say so first
     run = RunFolder.open(config.output_dir) if config.resume else None
     splits = open_splits(config)
@@ -61,7 +91,6 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
         )
 
     print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
-    seconds: dict[str, float] = {}
     started = time.perf_counter()
     with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
         trainer = build_trainer(trainer_class, config, splits, evaluator, run, bar)
@@ -71,23 +100,9 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
                 trainer.train(resume_from_checkpoint=resume_from)
             except (TaskModelError, BudgetExceededError) as error:
                 raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
-    seconds["train"] = time.perf_counter() - started
-    if trainer.stop_requested:
-        return {"stopped_at": trainer.updates, "run": str(run.path)}
-    trainer.save_rewriter()
-
-    results = []
-    for part in splits:
-        tests, trains = part.test.by_instruction(), part.train.by_instruction()
-        for instruction, dev_rows in part.dev.by_instruction().items():
-            if instruction in tests or not config.hold_out_test:
-                task = Task(instruction, trains[instruction], dev_rows, tests.get(instruction))
-                results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, seconds))
-    result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
-    result["cost"] = {"task_model": evaluator.task_model.usage.as_dict(), "seconds": seconds}
-    run.write_json(run.result, result)
-    build_report(run.path)
-    return result
+    if not trainer.stop_requested:
+        trainer.save_rewriter()
+    return Trained(trainer, splits, run, time.perf_counter() - started)
 
 
 def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator) -> str:
@@ -184,7 +199,10 @@ def build_trainer(
     # The same setting goes by other names in TRL's trainers.
     if config.algorithm == "ppo":
         common |= dict(
-            response_length=config.response_length, num_ppo_epochs=config.num_ppo_epochs, kl_coef=config.kl_coef
+            response_length=config.response_length,
+            num_ppo_epochs=config.num_ppo_epochs,
+            kl_coef=config.kl_coef,
+            entropy_coef=config.entropy_coef,
         )
     else:
         common |= dict(
