@@ -88,6 +88,21 @@ def test_without_test_rows_the_gain_is_a_corrected_estimate_and_named_so(toy, tm
     assert "strategy S" in capsys.readouterr().err
 
 
+def test_two_data_sets_are_reported_one_by_one(toy, tmp_path, capsys):
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row | {"instruction": "answer <now>"}) + "\n" for row in ROWS))
+    flags = train_flags(toy, tmp_path / "run", "--data", str(other), "--instructions_per_step", "2")
+    assert main([*flags, "--data", str(other)]) == 2
+    assert "is given twice" in capsys.readouterr().err
+    assert main(flags) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [task["instruction"] for task in result["tasks"]] == ["solve the task", "answer <now>"]
+    assert result["verdict"].startswith("Of 2 instructions")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "All instructions of the run" in page and "answer &lt;now&gt;" in page
+    assert "answer \\<now\\>" in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
     before = (run / "result.json").read_text()
     assert main(train_flags(toy, run)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ def open_splits(config: TaskConfig) -> list[Splits]:
 
     if not config.dataset:
         raise ConfigError("no data: give --dataset FILE_OR_FOLDER (or 'demo' for the built-in data)")
+    if twice := [source for source, count in Counter(config.dataset).items() if count > 1]:
+        raise ConfigError(f"dataset {twice[0]!r} is given twice; give each data set once")
     if len(config.dataset) > 1 and (config.dev_dataset or config.test_dataset):
         raise ConfigError(
             "dev_dataset and test_dataset go with one dataset; give folders of train/dev/test files instead"

@@ -16,6 +16,18 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines += _scores(page["scores"])
     if page["dev"]:
         lines.append(_dev(page["dev"], page["scores"]))
+    if page["tasks"]:
+        rows = [
+            [
+                cell(row["instruction"]),
+                cell(row["text"]),
+                percent(row["initial"]),
+                percent(row["rewrite"]),
+                f"{signed(row['gain']['mean'])} ({signed(row['gain']['low'])} to {signed(row['gain']['high'])})",
+            ]
+            for row in page["tasks"]
+        ]
+        lines.append(table(["instruction", "rewrite", "initial", "rewritten", "gain, 95% interval"], rows))
     if page["race"] and page["race"]["selected"]:
         selected = page["race"]["selected"]
         lines.append(

@@ -52,6 +52,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "facts": _facts(run),
         "scores": _scores(test, main) if test else None,
         "dev": _dev(result, test, main),
+        "tasks": _tasks(result),
         "training": charts,
         "samples": _samples(run.buckets),
         "evolution": _evolution(run, initial),
@@ -180,6 +181,22 @@ def _scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
             "scores", f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False
         ),
     }
+
+
+def _tasks(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Before and after of every instruction, where the run had several; the rest of the page is about the first."""
+    rows = []
+    for task in result.get("tasks", []):
+        test, dev = task.get("test"), task.get("dev") or {}
+        if test:
+            means = {name: found["mean"] for name, found in test["instructions"].items()}
+            gain = test["differences"]["rewrite"]
+        else:
+            corrected = dev["corrected"]
+            means = {"initial": corrected["score"] - corrected["gain"], "rewrite": corrected["score"]}
+            gain = {"mean": corrected["gain"], "low": corrected["gain_low"], "high": corrected["gain_high"]}
+        rows.append({**means, "instruction": task["instruction"], "text": task["rewrite"], "gain": gain})
+    return rows
 
 
 def _style(name: str, baseline: str, main: str) -> str:

@@ -64,12 +64,25 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
             if instruction in tests or not config.hold_out_test:
                 task = Task(instruction, trains[instruction], dev_rows, tests.get(instruction))
                 results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
-    result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
+    result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = trainer.reward.evaluator.task_model.usage.as_dict()
     result["cost"] = {"task_model": usage, "seconds": phases}
     run.write_json(run.result, result)
     build_report(run.path)
     return result
+
+
+def overall(results: Sequence[dict[str, Any]]) -> str:
+    """The verdict on several instructions, in a sentence."""
+    bounds = []
+    for result in results:
+        found = result["test"]["differences"]["rewrite"] if result["test"] else result["dev"]["corrected"]
+        bounds.append((found["low"], found["high"]) if result["test"] else (found["gain_low"], found["gain_high"]))
+    gains, losses = sum(low > 0 for low, _ in bounds), sum(high < 0 for _, high in bounds)
+    return (
+        f"Of {len(results)} instructions {gains} gained significantly, {losses} lost, "
+        f"and {len(results) - gains - losses} changed too little to tell."
+    )
 
 
 def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
