@@ -111,9 +111,10 @@ def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
 
 
 def test_resume_of_a_finished_run_trains_no_further(run, toy):
-    steps = (run / "metrics.jsonl").read_text().count("\n")
+    files = ("metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl")
+    lines = {name: (run / name).read_text().count("\n") for name in files}
     assert main(train_flags(toy, run, "--resume")) == 0
-    assert (run / "metrics.jsonl").read_text().count("\n") == steps
+    assert {name: (run / name).read_text().count("\n") for name in files} == lines
 
 
 def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):

@@ -131,6 +131,14 @@ class RunFolder:
                     return
                 yield json.loads(line)
 
+    def forget_result(self) -> None:
+        """Drop what an earlier choice and test wrote, so that a run resumed after them holds each once."""
+        if self.rewrites.exists():
+            rows = [row for row in self.read_rows(self.rewrites) if "step" in row]
+            write_atomic(self.rewrites, "".join(to_json(row) + "\n" for row in rows))
+        self.items.unlink(missing_ok=True)
+        self.result.unlink(missing_ok=True)
+
     def truncate(self, path: Path, *, after_step: int) -> None:
         """Drop rows whose `step` is beyond `after_step`, so that a resumed run does not log an update twice."""
         rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]

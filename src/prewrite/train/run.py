@@ -56,6 +56,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     trainer, splits, run, seconds = train_rewriter(config, argv)
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
+    run.forget_result()
     phases = {"train": seconds}
     results = []
     for part in splits:
