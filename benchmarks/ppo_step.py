@@ -187,7 +187,7 @@ def run_stock(layers: int | None, updates: int, *, lora: bool) -> list[dict]:
 class ConstantGrades:
     """A reward that costs nothing and differs between rewrites."""
 
-    def __call__(self, rewrites, instruction, examples):
+    def __call__(self, rewrites, instruction, examples, *, step=0):
         from prewrite.rewards import Graded
         from prewrite.types import Reward
 
