@@ -103,6 +103,11 @@ def test_two_data_sets_are_reported_one_by_one(toy, tmp_path, capsys):
     assert "answer \\<now\\>" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_the_test_may_be_a_sample(toy, tmp_path):
+    assert main(train_flags(toy, tmp_path / "run", "--test_examples", "5")) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 5
+
+
 def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
     before = (run / "result.json").read_text()
     assert main(train_flags(toy, run)) == 2

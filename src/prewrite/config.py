@@ -145,6 +145,7 @@ class TrainConfig(TaskConfig):
     )
     race: bool = option(True, "strategy S drops hopeless candidates early; --no_race scores all on all dev rows")
     race_items: int = option(0, "most dev rows that the choice may use; 0: all")
+    test_examples: int = option(0, "most test rows of an instruction, drawn by the seed before any is asked; 0: all")
     baselines: bool = option(False, "also test the untrained rewriter and random exemplars")
 
     resume: bool = option(False, "go on from the newest checkpoint in output_dir")
@@ -165,15 +166,11 @@ class TrainConfig(TaskConfig):
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in (
-            "kl_coef",
-            "entropy_coef",
-            "guard_weight",
-            "patience",
-            "micro_batch_size",
-            "num_candidates",
-            "race_items",
-        ):
+        at_least_0 = (
+            "kl_coef", "entropy_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items",
+            "test_examples",
+        )  # fmt: skip
+        for name in at_least_0:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.micro_batch_size and self.rewrites_per_step % self.micro_batch_size:

@@ -16,11 +16,12 @@ from importlib import metadata
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 import prewrite
 from prewrite.config import TrainConfig
-from prewrite.data import Splits
+from prewrite.data import PRewriteDataset, Splits
 from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
 from prewrite.opening import open_evaluator, open_fidelity, open_price, open_splits
@@ -63,7 +64,10 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
         tests, trains = part.test.by_instruction(), part.train.by_instruction()
         for instruction, dev_rows in part.dev.by_instruction().items():
             if instruction in tests or not config.hold_out_test:
-                task = Task(instruction, trains[instruction], dev_rows, tests.get(instruction))
+                test_rows = tests.get(instruction)
+                if test_rows is not None and config.test_examples:
+                    test_rows = sample(test_rows, config.test_examples, seed=config.seed)
+                task = Task(instruction, trains[instruction], dev_rows, test_rows)
                 results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = trainer.reward.evaluator.task_model.usage.as_dict()
@@ -71,6 +75,11 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     run.write_json(run.result, result)
     build_report(run.path)
     return result
+
+
+def sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
+    """Up to `count` of the rows, in their order."""
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
 
 
 def overall(results: Sequence[dict[str, Any]]) -> str:
@@ -128,7 +137,7 @@ def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Eval
     if config.strategy == "S":
         rows = sum(min(len(part.dev), config.race_items or len(part.dev)) for part in splits)
         calls += (2 + 2 * config.num_candidates) * rows
-    calls += 2 * sum(len(part.test) for part in splits)
+    calls += 2 * sum(min(len(part.test), config.test_examples or len(part.test)) for part in splits)
     examples = [part.train[index] for part in splits for index in range(min(20, len(part.train)))]
     writes = evaluator.decoding_of(examples[0]) != "likelihood"
     prompts = [evaluator.prompt(example.instruction, example) for example in examples]
