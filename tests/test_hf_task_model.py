@@ -114,6 +114,13 @@ def test_text_is_what_transformers_generates_greedily(folder, engine):
     assert HFTaskModel(folder, dtype="float32", max_new_tokens=9).generate(PROMPTS) == expected
 
 
+def test_a_name_is_short_and_an_identity_tells_weights_and_settings_apart(folder):
+    model = HFTaskModel(str(folder), dtype="float32")
+    assert model.name == f"hf:{folder}"
+    assert model.identity.startswith(f"hf:{folder}|") and "float32" in model.identity and "\n" not in model.identity
+    assert HFTaskModel(str(folder), dtype="float32", max_new_tokens=3).identity != model.identity
+
+
 def test_order_and_company_of_prompts_change_nothing(folder):
     task_model = HFTaskModel(folder, dtype="float32")
     together = task_model.label_logprobs(PROMPTS, LABELS)

@@ -102,18 +102,18 @@ class HFTaskModel:
         self.tokenizer = load_tokenizer(folder)
         if chat and self.tokenizer.chat_template is None:
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
-        model = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
-        self.eos_ids = self._eos_ids(model.generation_config.eos_token_id)
-        self.trunk = open_trunk(model)
+        weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
+        self.eos_ids = self._eos_ids(weights.generation_config.eos_token_id)
+        self.trunk = open_trunk(weights)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
         self.tokens_per_batch = tokens_per_batch
         self.share_prefix = share_prefix
         shown = HUB_ID.split("/")[1] if model in EMBEDDED_NAMES else str(model)
         self.name = f"hf:{shown}"
-        weights = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
+        digest = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
         dtype_name = str(self.dtype).removeprefix("torch.")
-        self.identity = f"{self.name}|{weights}|{dtype_name}|chat={chat}|max_new_tokens={max_new_tokens}"
+        self.identity = f"{self.name}|{digest}|{dtype_name}|chat={chat}|max_new_tokens={max_new_tokens}"
 
     # ---- the contract ---------------------------------------------------------------------------------------------
 
