@@ -42,10 +42,12 @@ def main() -> None:
         mine = full.scores[selected["index"], full.raced]
         best = full.scores[full.chosen, full.raced]
         gap = paired_bootstrap(mine, best)
+        same = selected["index"] == full.chosen
+        shown = "0" if same else f"{100 * gap.mean:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+        share = f"{selected['calls'] / full.full_calls:.0%}"
+        size = f"{len(candidates)} x {len(full.raced)}"
         print(
-            f"| {path.name} | {len(candidates)} x {len(full.raced)} | {selected['calls']:,} | "
-            f"{selected['calls'] / full.full_calls:.0%} | {'yes' if selected['index'] == full.chosen else 'no'} | "
-            f"{100 * gap.mean:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}) |",
+            f"| {path.name} | {size} | {selected['calls']:,} | {share} | {'yes' if same else 'no'} | {shown} |",
             flush=True,
         )
 
