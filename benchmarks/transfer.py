@@ -7,7 +7,8 @@ before the last step.
 
     python benchmarks/transfer.py --data FOLDER_OF_DATA_SETS --output runs/transfer
 
-A held-out data set is named, or comes as a share of all by `--held-out`. Intervals are paired bootstraps (95%).
+Data sets of the same kind of task as a held-out one leave the training mixture too. Intervals are paired bootstraps
+(95%).
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ def main() -> None:
     parser.add_argument("--held-out", default=HELD_OUT, help="names of the unseen data sets, by commas")
     parser.add_argument("--keep-kin", action="store_true", help="train on relatives of held-out tasks too")
     parser.add_argument("--output", required=True, type=Path, help="run folder; a finished one is not trained again")
-    parser.add_argument("--config", type=Path, help="YAML settings of the training run")
     parser.add_argument("--max-steps", type=int, default=40)
     parser.add_argument("--test-rows", type=int, default=100, help="most test rows of each held-out task")
     parser.add_argument("--seed", type=int, default=0)

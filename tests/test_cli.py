@@ -103,6 +103,17 @@ def test_two_data_sets_are_reported_one_by_one(toy, tmp_path, capsys):
     assert "answer \\<now\\>" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_the_overall_verdict_claims_what_the_single_ones_do():
+    from prewrite.train.run import overall
+
+    def task(mean, significant):
+        return {"test": {"differences": {"rewrite": {"mean": mean, "significant": significant, "low": 0.01}}}}
+
+    estimated = {"test": None, "dev": {"corrected": {"gain_low": 0.01, "gain_high": 0.2}}}
+    verdict = overall([task(0.1, True), task(0.1, False), task(-0.1, True), estimated])
+    assert verdict == "Of 4 instructions 2 gained significantly, 1 lost, and 1 changed too little to tell."
+
+
 def test_the_test_may_be_a_sample(toy, tmp_path):
     assert main(train_flags(toy, tmp_path / "run", "--test_examples", "5")) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 5

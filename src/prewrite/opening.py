@@ -109,10 +109,10 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator) -> Fidelity | None:
     backend: Any = evaluator.task_model
     while hasattr(backend, "inner"):
         backend = backend.inner
-    judge = resolve_model(config.fidelity_model)
-    if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == judge:
-        return Fidelity(backend)
     try:
+        judge = resolve_model(config.fidelity_model)
+        if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == judge:
+            return Fidelity(backend)
         return Fidelity(HFTaskModel(config.fidelity_model))
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None

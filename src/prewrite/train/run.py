@@ -84,11 +84,15 @@ def sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
 
 def overall(results: Sequence[dict[str, Any]]) -> str:
     """The verdict on several instructions, in a sentence."""
-    bounds = []
+    signs = []  # of the significant differences, 0 for the others
     for result in results:
-        found = result["test"]["differences"]["rewrite"] if result["test"] else result["dev"]["corrected"]
-        bounds.append((found["low"], found["high"]) if result["test"] else (found["gain_low"], found["gain_high"]))
-    gains, losses = sum(low > 0 for low, _ in bounds), sum(high < 0 for _, high in bounds)
+        if result["test"]:
+            found = result["test"]["differences"]["rewrite"]  # significant by interval and p-value, as one verdict is
+            signs.append(float(np.sign(found["mean"])) if found["significant"] else 0.0)
+        else:
+            found = result["dev"]["corrected"]
+            signs.append(float(found["gain_low"] > 0) - float(found["gain_high"] < 0))
+    gains, losses = signs.count(1.0), signs.count(-1.0)
     return (
         f"Of {len(results)} instructions {gains} gained significantly, {losses} lost, "
         f"and {len(results) - gains - losses} changed too little to tell."
@@ -139,7 +143,7 @@ def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Eval
         calls += (2 + 2 * config.num_candidates) * rows
     calls += 2 * sum(min(len(part.test), config.test_examples or len(part.test)) for part in splits)
     examples = [part.train[index] for part in splits for index in range(min(20, len(part.train)))]
-    writes = evaluator.decoding_of(examples[0]) != "likelihood"
+    writes = any(evaluator.decoding_of(part.train[0]) != "likelihood" for part in splits)
     prompts = [evaluator.prompt(example.instruction, example) for example in examples]
     return estimate(prompts, calls, output_tokens=64 if writes else 0, price=open_price(config))
 
