@@ -5,7 +5,9 @@
 
 Every cell is an ordinary run of `prewrite train` with a recipe and the condition's settings, in a folder of its own
 under `--output`; finished ones are not run again, so a study can be stopped and continued, and studies share cells.
-`--table` only prints what is there. The choice of a cell's rewrite rests on dev rows, its figures on test rows.
+All share the cache of answers: those of the initial instruction, the same in every cell, are asked for once. The table
+counts prompts, cached or not. `--table` only prints what is there. The choice of a cell's rewrite rests on dev rows,
+its figures on test rows.
 """
 
 from __future__ import annotations
@@ -32,7 +34,13 @@ STUDIES = {
         "warm start": ["--guards", "none", "--min_fidelity", "0"],
         "warm start + guards": [],
     },
-    "algorithms": {"PPO": [], "GRPO": ["--algorithm", "grpo"], "RLOO": ["--algorithm", "rloo"]},
+    "algorithms": {
+        "PPO": [],
+        "GRPO": ["--algorithm", "grpo"],
+        "RLOO": ["--algorithm", "rloo"],
+        # As many samples, calls and candidates, from a rewriter that stays as it is: what choosing alone brings.
+        "no learning": ["--learning_rate", "1e-12", "--num_ppo_epochs", "1"],
+    },
 }
 
 
@@ -78,7 +86,7 @@ def run_cell(given: argparse.Namespace, data: str, settings: list[str], seed: in
     source = "demo" if data == "demo" else str(given.data / data)
     command = [
         sys.executable, "-m", "prewrite.cli.main", "train", "--config", str(RECIPES / f"{data}.yaml"),
-        "--data", source, "--output-dir", str(folder), "--seed", str(seed), "--no_cache", *settings,
+        "--data", source, "--output-dir", str(folder), "--seed", str(seed), *settings,
     ]  # fmt: skip
     command.append("--resume" if any(folder.glob("checkpoints/step-*")) else "--overwrite")
     print(" ".join(command[3:]), file=sys.stderr)

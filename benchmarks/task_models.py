@@ -130,7 +130,7 @@ class Floor:
 
 
 def engines(server: str | None, concurrency: Sequence[int]) -> dict[str, Callable[[], Any]]:
-    """What to run, by name; opened one after the other."""
+    """All that can run here, by name; opened one after the other."""
     from prewrite.task_models.hf import HFTaskModel
     from prewrite.task_models.registry import open_task_model
 
@@ -150,13 +150,20 @@ def engines(server: str | None, concurrency: Sequence[int]) -> dict[str, Callabl
     return found
 
 
+def chosen(args: argparse.Namespace, found: dict[str, Any], always: Sequence[str]) -> dict[str, Any]:
+    """Those of `found` that `--engines` asks for, and those needed always."""
+    if unknown := [name for name in args.engines or () if name not in found]:
+        raise SystemExit(f"error: engine {unknown[0]!r} is not there; there are {', '.join(found)}")
+    return {name: make for name, make in found.items() if not args.engines or name in (*args.engines, *always)}
+
+
 def speed(args: argparse.Namespace) -> None:
     """Examples per second: a row per engine, best / median of the rounds."""
     import torch
 
     from prewrite.task_models.hf import pick_dtype
 
-    found = engines(args.server, args.concurrency)
+    found = chosen(args, engines(args.server, args.concurrency), ("naive fp32", FLOOR))
     if pick_dtype() == torch.float32:
         print("no bf16 instructions here: bf16 is left out, and the floor is that of fp32\n")
         found = {name: make for name, make in found.items() if "bf16" not in name}
@@ -192,7 +199,7 @@ def speed(args: argparse.Namespace) -> None:
 def agreement(args: argparse.Namespace) -> None:
     """Same label as hf fp32: share of rows, of rows with a margin of at least 0.25, and the largest difference."""
     available = engines(args.server, [8])
-    names = [name for name in available if name not in ("naive fp32", "hf fp32", FLOOR)]
+    names = [name for name in chosen(args, available, ()) if name not in ("naive fp32", "hf fp32", FLOOR)]
     reference = available["hf fp32"]()
     cases_ = list(cases("test", args.agreement, 1, ("short",)))
     truth = {case.name: reference.label_logprobs(case.parts[0], case.labels) for case in cases_}
@@ -254,6 +261,7 @@ def main() -> None:
     parser.add_argument(
         "--concurrency", type=int, nargs="+", default=[1, 8, 32], help="requests open, of up to 8 prompts"
     )
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help="only these, e.g. 'hf bf16' 'http x8'")
     parser.add_argument("--agreement", type=int, metavar="ROWS", help="compare answers on so many rows instead")
     parser.add_argument("--cache", type=int, metavar="ENTRIES", help="measure the answer cache instead")
     args = parser.parse_args()

@@ -45,14 +45,14 @@ def install(venv: Path) -> None:
     )
 
 
-def command(venv: Path, folder: str, port: int) -> list[str]:
+def command(venv: Path, folder: str, port: int, dtype: str) -> list[str]:
     """The line that starts the server."""
     return [
         str(venv / "bin" / "python"),
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", folder, "--served-model-name", MODEL_NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "64", "--block-size", "32"),
+        *("--dtype", dtype, "--max-model-len", "2048", "--max-num-seqs", "64", "--block-size", "32"),
     ]
 
 
@@ -72,10 +72,10 @@ def environment() -> dict[str, str]:
 class VLLMServer:
     """`with VLLMServer(venv, folder, port) as server: server.address`; ready on entry, stopped on exit."""
 
-    def __init__(self, venv: Path, folder: str, port: int, log: Path | None = None):
+    def __init__(self, venv: Path, folder: str, port: int, log: Path | None = None, dtype: str = "bfloat16"):
         self.address = f"http://127.0.0.1:{port}/v1"
         self._health = f"http://127.0.0.1:{port}/health"
-        self._command = command(venv, folder, port)
+        self._command = command(venv, folder, port, dtype)
         self._log = log
 
     def __enter__(self) -> VLLMServer:
@@ -107,13 +107,14 @@ def main() -> None:
     parser.add_argument("venv", type=Path)
     parser.add_argument("--port", type=int, default=8124)
     parser.add_argument("--model", default="embedded", help="model folder")
+    parser.add_argument("--dtype", default="bfloat16", help="float32 is the faster one on CPUs without bf16 instructions")
     args = parser.parse_args()
     if args.what == "install":
         install(args.venv)
         return
     from prewrite.task_models.embedded import resolve_model
 
-    with VLLMServer(args.venv, resolve_model(args.model), args.port) as server:
+    with VLLMServer(args.venv, resolve_model(args.model), args.port, dtype=args.dtype) as server:
         print(f"ready: {server.address} with {MODEL_NAME}", flush=True)
         server._process.wait()
 
