@@ -3,8 +3,8 @@
     python benchmarks/learning_curves.py                                       the toy, 5 seeds: a minute
     python benchmarks/learning_curves.py --recipe agnews --data FOLDER --output runs/curves --seeds 3
 
-The fast path is the trainer as it is; the plain path has every lever of `ppo_levers.py` off, so that rollouts, losses and
-gradients come from transformers, PEFT and autograd. Both draw the same examples and the same random numbers: while
+The fast path is the trainer as it is; the plain path has every lever of `ppo_levers.py` off, so that rollouts, losses
+and gradients come from transformers, PEFT and autograd. Both draw the same examples and the same random numbers: while
 rounding lets them, they sample the same tokens, and after the first token that differs they are two runs.
 
 Printed: both curves, and over all updates the mean distance of the two paths under one seed beside the mean distance
@@ -45,12 +45,12 @@ def recipe_curve(given: argparse.Namespace, path: str, seed: int) -> list[float]
     from prewrite.cli.main import main as prewrite
     from prewrite.run_folder import RunFolder
 
-    run = RunFolder(given.output / f"{given.recipe}-{path}-{seed}")
+    run = RunFolder(given.output / f"{given.recipe}-{path}-{seed}")  # only its training is looked at
     if not run.result.is_file():
         code = prewrite([
             "train", "--config", str(ROOT / "recipes" / f"{given.recipe}.yaml"),
-            "--data", str(given.data / given.recipe), "--output-dir", str(run.path), "--seed", str(seed), "--overwrite",
-            "--strategy", "I", "--dev_examples", "8", "--test_examples", "8",  # only the training is looked at
+            "--data", str(given.data / given.recipe), "--output-dir", str(run.path), "--seed", str(seed),
+            "--max_steps", str(given.updates), "--overwrite", "--strategy", "I", "--dev_examples", "8", "--test_examples", "8",
         ])  # fmt: skip
         if code:
             sys.exit(code)
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--recipe", help="a recipe in recipes/ in place of the toy; its data set has the same name")
     parser.add_argument("--data", type=Path, help="folder of data sets, for --recipe")
     parser.add_argument("--output", type=Path, help="folder of the runs, for --recipe")
+    parser.add_argument("--updates", type=int, default=6, help="updates of each run, for --recipe")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--only", choices=PATHS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)

@@ -10,8 +10,8 @@ from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks
 from prewrite.report.diff import word_diff
+from prewrite.report.formats import duration, percent, signed
 from prewrite.report.markdown import cell, fenced
-from prewrite.report.page import duration, percent, signed
 from prewrite.report.read import MAX_POINTS, read_run
 from prewrite.report.watch import make_server
 from prewrite.run_folder import RunFolder

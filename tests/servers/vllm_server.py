@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -107,13 +108,14 @@ def main() -> None:
     parser.add_argument("venv", type=Path)
     parser.add_argument("--port", type=int, default=8124)
     parser.add_argument("--model", default="embedded", help="model folder")
-    parser.add_argument("--dtype", default="bfloat16", help="float32 is the faster one on CPUs without bf16 instructions")
+    parser.add_argument("--dtype", default="bfloat16", help="float32 is faster on CPUs without bf16 instructions")
     args = parser.parse_args()
     if args.what == "install":
         install(args.venv)
         return
     from prewrite.task_models.embedded import resolve_model
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the server would outlive this process
     with VLLMServer(args.venv, resolve_model(args.model), args.port, dtype=args.dtype) as server:
         print(f"ready: {server.address} with {MODEL_NAME}", flush=True)
         server._process.wait()

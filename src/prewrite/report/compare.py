@@ -10,8 +10,9 @@ from typing import Any
 
 from prewrite.errors import ConfigError
 from prewrite.report.charts import Series, forest, line_chart
+from prewrite.report.formats import duration, percent, points_tick, signed
 from prewrite.report.markdown import cell, table
-from prewrite.report.page import duration, main_instruction, percent, points_tick, signed
+from prewrite.report.page_results import main_instruction
 from prewrite.report.read import RunData, read_run
 from prewrite.report.render import render
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from prewrite.report.page import duration, percent, pvalue, signed
+from prewrite.report.formats import duration, percent, pvalue, signed
 
 
 def render_markdown(page: dict[str, Any]) -> str:

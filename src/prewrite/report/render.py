@@ -13,8 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from prewrite.report.charts import shorten
+from prewrite.report.formats import duration, percent, pvalue, signed
 from prewrite.report.markdown import render_markdown
-from prewrite.report.page import build_page, duration, percent, pvalue, signed
+from prewrite.report.page import build_page
 from prewrite.report.read import read_run
 from prewrite.run_folder import RunFolder, write_atomic
 

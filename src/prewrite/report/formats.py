@@ -1,0 +1,46 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+TEXT_SHOWN = 4_000
+"""Characters of a prompt; the rewrite itself is never cut."""
+NONE = "–"  # noqa: RUF001
+
+
+def percent(share: float | None) -> str:
+    """A share as points with one decimal; a dash where there is none."""
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def points_tick(share: float) -> str:
+    """A share on an axis, in points."""
+    return f"{100 * share:.4g}"
+
+
+def signed(share: float) -> str:
+    """A difference of shares in points, with its sign; a true minus sign, so that columns line up."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")  # noqa: RUF001
+
+
+def pvalue(p: float) -> str:
+    """A p-value with two digits that matter."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that a person would name."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def cut(text: str) -> str:
+    """At most `TEXT_SHOWN` characters, and how many more there were."""
+    if len(text) <= TEXT_SHOWN:
+        return text
+    return f"{text[:TEXT_SHOWN]} … ({len(text) - TEXT_SHOWN:,} more characters)"
