@@ -50,7 +50,8 @@ def recipe_curve(given: argparse.Namespace, path: str, seed: int) -> list[float]
         code = prewrite([
             "train", "--config", str(ROOT / "recipes" / f"{given.recipe}.yaml"),
             "--data", str(given.data / given.recipe), "--output-dir", str(run.path), "--seed", str(seed),
-            "--max_steps", str(given.updates), "--overwrite", "--strategy", "I", "--dev_examples", "8", "--test_examples", "8",
+            "--max_steps", str(given.updates), "--eval_steps", str(given.updates), "--overwrite",
+            "--strategy", "I", "--dev_examples", "8", "--test_examples", "8",
         ])  # fmt: skip
         if code:
             sys.exit(code)
