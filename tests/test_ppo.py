@@ -1,14 +1,17 @@
 """The trainer on the toy of examples/toy.py: it learns, resumes, stops, and logs what happened."""
 
 import json
+import threading
 
 import pytest
 import torch
 from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
 from prewrite.errors import ConfigError
+from prewrite.evaluator import Evaluator
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
+from prewrite.task_models.stream import Reply, StreamedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.kl import KLController
 from prewrite.train.ppo import PRewritePPOTrainer
@@ -163,7 +166,7 @@ def test_an_unknown_setting_is_named():
 def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):
     plain = toy_trainer(str(tmp_path / "plain"), max_steps=1, kl_coef=0.0)
     paid = toy_trainer(str(tmp_path / "paid"), max_steps=1, kl_coef=0.0, entropy_coef=0.5)
-    batch = plain.rollout(1)
+    batch = plain.logprobs(plain.rollout(1))
     batch.old.values.zero_()
     graded = plain.score(batch, 1)
     returns = [trainer.advantages(batch, graded).returns for trainer in (plain, paid)]
@@ -171,6 +174,42 @@ def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):
     still_to_come = surprise.flip(1).cumsum(1).flip(1)
     bonus = (returns[1] - returns[0]) * batch.completions.mask
     assert torch.allclose(bonus, 0.5 * still_to_come * batch.completions.mask, atol=1e-5)
+
+
+class Elsewhere(StreamedTaskModel):
+    """Answers as the toy's task model does, but not before the reference pass of the update is done."""
+
+    name = identity = "elsewhere"
+    capabilities = frozenset({"generate"})
+
+    def __init__(self):
+        self.passes_done = threading.Event()
+
+    def stream(self, batch):
+        assert self.passes_done.wait(20), "the passes wait for the answers"
+        self.passes_done.clear()
+        for row, prompt in enumerate(batch.prompts):
+            yield row, Reply("yes" if "step" in prompt.split() else "no")
+
+
+def test_answers_from_elsewhere_are_awaited_during_the_passes_and_change_nothing(tmp_path):
+    here = toy_trainer(str(tmp_path / "here"), max_steps=3, kl_coef=0.05)
+    task_model = Elsewhere()
+    reward = TaskReward(Evaluator(task_model), guards=())
+    there = toy_trainer(str(tmp_path / "there"), max_steps=3, kl_coef=0.05, reward=reward)
+    there.evaluator = reward.evaluator
+    plain = there.logprobs
+
+    def logprobs(batch):
+        found = plain(batch)
+        task_model.passes_done.set()
+        return found
+
+    there.logprobs = logprobs
+    here.train()
+    there.train()
+    rewards = [[row["reward/mean"] for row in rows(tmp_path / name / "metrics.jsonl")] for name in ("here", "there")]
+    assert rewards[0] == rewards[1]
 
 
 def test_adaptive_kl_moves_towards_its_target():

@@ -179,6 +179,13 @@ class Wrapper(StreamedTaskModel):
         return self.inner.capabilities
 
 
+def answers_elsewhere(task_model: TaskModel) -> bool:
+    """Whether another process answers, so that this one only waits meanwhile."""
+    while isinstance(task_model, Wrapper):
+        task_model = task_model.inner
+    return isinstance(task_model, StreamedTaskModel)
+
+
 def _text(value: Value) -> str:
     if not isinstance(value, str):
         raise TaskModelError(f"expected text from the task model, got {value!r}")

@@ -1,9 +1,9 @@
 """PPO for a rewriter: the main path of the package, top to bottom.
 
-    for each update:   rollout  ->  score  ->  advantages  ->  update
+    for each update:   rollout  ->  score and logprobs  ->  advantages  ->  update
 
 `PRewritePPOTrainer` is a `trl.PPOTrainer` (0.25): TRL gives configuration, PEFT wrapping, optimiser, scheduler,
-accelerate, callbacks and logging. `train` and these four methods are ours: one prompt pass per instruction, one
+accelerate, callbacks and logging. `train` and these five methods are ours: one prompt pass per instruction, one
 task-model call per update, exact resume. On a fixed batch in fp32 the losses are TRL's
 (tests/test_ppo_matches_trl.py).
 
@@ -18,6 +18,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from prewrite.evaluator import Evaluator
 from prewrite.meta_prompts import extract_rewrite
 from prewrite.rewards import Graded, TaskReward
 from prewrite.run_folder import RunFolder
+from prewrite.task_models.stream import answers_elsewhere
 from prewrite.train import checkpoint
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
@@ -83,15 +85,15 @@ PPO_DEFAULTS = {
 
 
 class RolloutBatch(NamedTuple):
-    """What the policy wrote in one update, on this process, and what it and the reference thought of it."""
+    """What the policy wrote in one update, on this process; `logprobs` adds what it and the reference think of it."""
 
     instructions: list[str]  # (B,), one per row
     texts: list[str]
     rewrites: list[str]
     prompts: Prompts
     completions: Completions
-    old: TokenStats
-    ref_logprobs: torch.Tensor  # (B, T)
+    old: TokenStats | None  # None where sampling does not tell it
+    ref_logprobs: torch.Tensor | None = None  # (B, T)
 
 
 class Estimates(NamedTuple):
@@ -207,7 +209,7 @@ class PRewritePPOTrainer(PPOTrainer):
             clock = Clock()
             batch = self.rollout(step)
             clock.lap("rollout")
-            graded = self._score_or_save(batch, step)
+            batch, graded = self._logprobs_and_score(batch, step, clock)
             clock.lap("score")
             estimates = self.advantages(batch, graded)
             losses = self.update(batch, estimates, step)
@@ -222,7 +224,7 @@ class PRewritePPOTrainer(PPOTrainer):
 
     @torch.no_grad()
     def rollout(self, step: int) -> RolloutBatch:
-        """Sample rewrites of this update's instructions; score their tokens under policy and reference."""
+        """Sample rewrites of this update's instructions."""
         args, tokenizer, device = self.args, self.processing_class, self.accelerator.device
         draw = {"seed": args.seed, "step": step, "process": self.accelerator.process_index}
         names = draw_instructions(self.mixture, self.instructions_per_step, **draw)
@@ -239,16 +241,9 @@ class PRewritePPOTrainer(PPOTrainer):
                 temperature=args.temperature,
                 generator=torch.Generator(device).manual_seed(int(step_rng("tokens", **draw).integers(2**62))),
             )
-        if old is None:
-            old = self._forward(prompts, completions)
-        if self.is_peft_model:
-            ref_logprobs = self._forward(prompts, completions, use_adapter=False).logprobs
-        else:
-            ref = PolicyWithValueHead(self.ref_model, policy.value_model)
-            ref_logprobs = ref(prompts, completions, temperature=args.temperature).logprobs
         texts = decode(completions, tokenizer)
         rewrites = [extract_rewrite(text) for text in texts]
-        return RolloutBatch([names[r] for r in rows], texts, rewrites, prompts, completions, old, ref_logprobs)
+        return RolloutBatch([names[r] for r in rows], texts, rewrites, prompts, completions, old)
 
     def score(self, batch: RolloutBatch, step: int) -> list[Graded]:
         """What each rewrite earns. Rewrites of one instruction are graded on the same examples, each text once."""
@@ -258,6 +253,17 @@ class PRewritePPOTrainer(PPOTrainer):
             return draw_examples(rows[instruction], count, seed=seed, step=step, instruction=instruction)
 
         return grade(self.reward, batch.instructions, batch.rewrites, examples, step=step)
+
+    @torch.no_grad()
+    def logprobs(self, batch: RolloutBatch) -> RolloutBatch:
+        """`batch` with its tokens' log-probabilities under policy and reference, and their values."""
+        old = self._forward(batch.prompts, batch.completions) if batch.old is None else batch.old
+        if self.is_peft_model:
+            ref = self._forward(batch.prompts, batch.completions, use_adapter=False)
+        else:
+            ref_model = PolicyWithValueHead(self.ref_model, self._unwrapped().value_model)
+            ref = ref_model(batch.prompts, batch.completions, temperature=self.args.temperature)
+        return batch._replace(old=old, ref_logprobs=ref.logprobs)
 
     @torch.no_grad()
     def advantages(self, batch: RolloutBatch, graded: Sequence[Graded]) -> Estimates:
@@ -358,10 +364,22 @@ class PRewritePPOTrainer(PPOTrainer):
 
     # ---- parts of the loop ----------------------------------------------------------------------------------------
 
-    def _score_or_save(self, batch: RolloutBatch, step: int) -> list[Graded]:
-        """`score`; if the task model fails, what was trained so far is saved before the error goes on."""
+    def _logprobs_and_score(self, batch: RolloutBatch, step: int, clock: Clock) -> tuple[RolloutBatch, list[Graded]]:
+        """`logprobs` and `score`; at the same time where the task model runs elsewhere.
+
+        With several processes each of the two may talk to the others, so there they take turns. If the task model
+        fails, what was trained so far is saved before the error goes on.
+        """
+        beside = answers_elsewhere(self.evaluator.task_model) and self.accelerator.num_processes == 1
         try:
-            return self.score(batch, step)
+            if beside:
+                with ThreadPoolExecutor(1) as thread:
+                    passes = thread.submit(self.logprobs, batch)
+                    graded = self.score(batch, step)
+                return passes.result(), graded
+            batch = self.logprobs(batch)
+            clock.lap("rollout")
+            return batch, self.score(batch, step)
         except (TaskModelError, BudgetExceededError):
             if self.state.global_step > 0:
                 self.save_checkpoint()  # sampling has changed no weight since the last update
