@@ -16,6 +16,7 @@ from transformers import (  # noqa: E402
 
 from prewrite.errors import ConfigError  # noqa: E402
 from prewrite.task_models import trunk  # noqa: E402
+from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
 
@@ -148,3 +149,15 @@ def test_the_embedded_model_scores_as_one_prompt_at_a_time():
     labels = ["positive", "negative", "absolutely terrible"]
     expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in labels] for p in prompts]
     assert np.abs(HFTaskModel(dtype="float32").label_logprobs(prompts, labels) - expected).max() < 1e-3
+
+
+def test_tokens_read_and_written_are_counted(folder):
+    counted = CountingTaskModel(HFTaskModel(folder, max_new_tokens=5))
+    counted.label_logprobs(PROMPTS[:2], LABELS)  # 12 and 14 words, and 7 of the labels after each
+    assert (counted.usage.input_tokens, counted.usage.output_tokens) == (12 + 14 + 2 * 7, 0)
+    counted.target_logprobs(PROMPTS[5:], ["very bad"])
+    assert (counted.usage.input_tokens, counted.usage.output_tokens) == (40 + 2 + 2, 0)
+    (written,) = counted.generate(PROMPTS[5:])
+    assert counted.usage.input_tokens == 44 + 2
+    assert 0 < counted.usage.output_tokens == len(written.split()) <= 5
+    assert counted.usage.uncounted == 0

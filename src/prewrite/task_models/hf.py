@@ -172,6 +172,14 @@ class HFTaskModel:
                 outputs[row] = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
         return outputs
 
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt as the model reads it."""
+        return [len(ids) for ids in self._tokenize(prompts)]
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text that follows a prompt; of what `generate` wrote, without the end of sequence."""
+        return [len(self._continuation_ids(text)) for text in texts]
+
     def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
         """Not offered: this backend scores labels exactly, which a grammar only approximates."""
         raise ConfigError(f"{self.name} has no constrained decoding; use decoding 'likelihood'")

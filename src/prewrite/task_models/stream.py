@@ -75,6 +75,19 @@ class Streaming(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A task model without `stream` that can tell how many tokens it read and wrote."""
+
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt as the model reads it, special tokens and chat template included."""
+        ...
+
+    def text_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text that follows a prompt."""
+        ...
+
+
 def token_bound(*texts: str) -> int:
     """The most tokens that `texts` can be: one per UTF-8 byte, and 64 for a chat template around them."""
     return sum(len(text.encode()) for text in texts) + 64
@@ -113,7 +126,16 @@ def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
         values = [tuple(row) for row in scores.tolist()]
     else:
         values = list(task_model.target_logprobs(batch.prompts, batch.targets))
-    return [Reply(value) for value in values]
+    if not isinstance(task_model, TokenCounter):
+        return [Reply(value) for value in values]
+    read, written = task_model.prompt_tokens(batch.prompts), [0] * len(values)
+    if batch.method in ("generate", "constrained"):
+        written = task_model.text_tokens([_text(value) for value in values])
+    else:  # scored texts are read: every label after every prompt, or each prompt's own target
+        every = sum(task_model.text_tokens(batch.labels))
+        own = task_model.text_tokens(batch.targets) or [every] * len(values)
+        read = [prompt + scored for prompt, scored in zip(read, own, strict=True)]
+    return [Reply(*reply) for reply in zip(values, read, written, strict=True)]
 
 
 class StreamedTaskModel(ABC):
