@@ -83,7 +83,9 @@ def measure(given: argparse.Namespace, config: TrainConfig, held_out: list[str],
         "trained": Rewriter.load(run.path),
     }
     rows, counts = [], {name: [0, 0, 0] for name in rewriters}
-    print(f"Trained on {len(seen)} data sets ({', '.join(seen)}), seed {given.seed}.\n")
+    print(f"Trained on {len(seen)} data sets ({', '.join(seen)}), seed {given.seed}.")
+    print("Dev score of the greedy rewrites, of which the best one's policy is kept (guards count as well):")
+    print(", ".join(f"{score:.3f} after update {step}" for step, score in dev_scores(run).items()) + ".\n")
     print("| unseen task | rows | initial | " + " | ".join(rewriters) + " | trained minus initial, 95% interval |")
     print("| --- | ---: | ---: |" + " ---: |" * len(rewriters) + " --- |")
     for name in held_out:
@@ -105,6 +107,15 @@ def measure(given: argparse.Namespace, config: TrainConfig, held_out: list[str],
     for row in rows:
         print(f"- {row['task']}: {row['texts']['initial']!r} -> {row['texts']['trained']!r}")
     run.write_json(run.path / "transfer.json", {"seen": seen, "tasks": rows, "counts": counts})
+
+
+def dev_scores(run: RunFolder) -> dict[int, float]:
+    """Mean score over dev rows at each evaluation of the seen tasks."""
+    rows: dict[int, list[tuple[float, int]]] = {}
+    for row in run.read_rows(run.rewrites):
+        if row["event"] == "dev_eval":
+            rows.setdefault(row["step"], []).append((row["score"], row["n"]))
+    return {step: sum(score * n for score, n in found) / sum(n for _, n in found) for step, found in rows.items()}
 
 
 if __name__ == "__main__":
