@@ -35,6 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of data sets")
     parser.add_argument("--held-out", default=HELD_OUT, help="names of the unseen data sets, by commas")
+    parser.add_argument("--seen", help="names of the data sets to train on, by commas; all others by default")
+    parser.add_argument("--instructions-per-step", type=int, default=4, help="an update's 16 rewrites are shared out")
     parser.add_argument("--keep-kin", action="store_true", help="train on relatives of held-out tasks too")
     parser.add_argument("--output", required=True, type=Path, help="run folder; a finished one is not trained again")
     parser.add_argument("--max-steps", type=int, default=40)
@@ -45,9 +47,10 @@ def main() -> None:
     held_out = given.held_out.split(",")
     kin = set() if given.keep_kin else {relative for name in held_out for relative in KIN.get(name, ())}
     sets = sorted(folder.name for folder in given.data.iterdir() if (folder / "train.jsonl").is_file())
-    if missing := [name for name in held_out if name not in sets]:
+    wanted = given.seen.split(",") if given.seen else sets
+    if missing := [name for name in [*held_out, *wanted] if name not in sets]:
         sys.exit(f"error: no data set {missing[0]!r} in {given.data}; there are {', '.join(sets)}")
-    seen = [name for name in sets if name not in held_out and name not in kin]
+    seen = [name for name in wanted if name not in held_out and name not in kin]
     config = TrainConfig(
         dataset=[str(given.data / name) for name in seen],
         output_dir=str(given.output),
@@ -56,7 +59,7 @@ def main() -> None:
         task_model_options={"max_new_tokens": "16"},
         max_steps=given.max_steps,
         rewrites_per_step=16,
-        instructions_per_step=4,
+        instructions_per_step=given.instructions_per_step,
         examples_per_rewrite=8,
         response_length=40,
         learning_rate=4e-4,
