@@ -14,12 +14,9 @@ reference may be a warm-started model. Training stops on the dev score of the gr
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +26,7 @@ from accelerate.utils import gather_object
 from peft import LoraConfig
 
 from prewrite.data import PRewriteDataset
-from prewrite.errors import BudgetExceededError, ConfigError, MissingDependencyError, TaskModelError
+from prewrite.errors import BudgetExceededError, TaskModelError
 from prewrite.evaluator import Evaluator
 from prewrite.meta_prompts import extract_rewrite
 from prewrite.rewards import Graded, TaskReward
@@ -51,37 +48,8 @@ from prewrite.train.steps import (
     step_rng,
     summarise,
 )
+from prewrite.train.trl_ppo import PPOTrainer, policy_wrapper, ppo_config, ppo_trainer
 from prewrite.types import RewriteExample
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
-try:
-    from trl import PPOConfig, PPOTrainer
-    from trl.trainer import ppo_trainer
-except ImportError:
-    raise MissingDependencyError(
-        f"TRL {metadata.version('trl')} has no PPOTrainer, which PPO needs; `pip install 'trl==0.25.*'`, "
-        "or train with --algorithm grpo or rloo, which run on any TRL since 0.25"
-    ) from None
-
-# TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
-PPO_DEFAULTS = {
-    "temperature": 1.0,  # paper section 3.1; TRL's is 0.7
-    "lam": 1.0,  # the reward comes once, at the end: 0.95 leaves the first of 24 tokens, which decide most, 30% of it
-    "response_length": 64,
-    "per_device_train_batch_size": 16,
-    "gradient_accumulation_steps": 1,
-    "num_ppo_epochs": 2,
-    "stop_token": "eos",
-    "kl_coef": 0.02,
-    "learning_rate": 2e-4,
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 1.0,
-    "num_sample_generations": 0,
-    "gradient_checkpointing": False,
-    "bf16": False,
-    "report_to": "none",
-    "save_strategy": "no",  # checkpoints are ours (see checkpoint.py)
-}
 
 
 class RolloutBatch(NamedTuple):
@@ -126,7 +94,7 @@ class PRewritePPOTrainer(PPOTrainer):
         save_steps: updates between checkpoints.
         entropy_coef: bonus for entropy, in reward per nat; 0 for none.
         target_kl: if set, `kl_coef` adapts so that the KL per completion approaches it, in nats.
-        ppo_config: any field of `trl.PPOConfig`; what is not given comes from `PPO_DEFAULTS`, then from TRL.
+        settings: any field of `trl.PPOConfig`; what is not given comes from `trl_ppo.PPO_DEFAULTS`, then from TRL.
     """
 
     def __init__(
@@ -151,18 +119,18 @@ class PRewritePPOTrainer(PPOTrainer):
         target_kl: float | None = None,
         entropy_coef: float = 0.0,
         progress: Callable[[int, dict[str, float]], None] | None = None,
-        **ppo_config,
+        **settings,
     ):
         self.run_folder = RunFolder(Path(log_dir))
         self.run_folder.path.mkdir(parents=True, exist_ok=True)
-        args = self._ppo_args(ppo_config, max_steps)
+        args = ppo_config(settings, max_steps, self.run_folder.path)
         if isinstance(base_model, tuple):
             (model, tokenizer), name = base_model, "custom"
         else:
             model, tokenizer = load_base(str(base_model), warm_start=warm_start)
             name = str(base_model)
         clear_sampling_defaults(model)
-        with _policy_wrapper(PolicyWithValueHead):
+        with policy_wrapper(PolicyWithValueHead):
             super().__init__(
                 args=args,
                 processing_class=tokenizer,
@@ -498,31 +466,3 @@ class PRewritePPOTrainer(PPOTrainer):
             tokenizer=self.processing_class,
         )
         return self.run_folder.rewriter
-
-    def _ppo_args(self, given: dict, max_steps: int) -> PPOConfig:
-        known = {field.name for field in dataclasses.fields(PPOConfig)}
-        if unknown := sorted(set(given) - known):
-            raise ConfigError(f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling")
-        settings = PPO_DEFAULTS | given
-        if max_steps < 1:
-            raise ConfigError(f"max_steps is {max_steps}; it must be at least 1")
-        settings.setdefault("output_dir", str(self.run_folder.path))
-        settings.setdefault("use_cpu", not torch.cuda.is_available())
-        batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        settings.setdefault("total_episodes", max_steps * batch * world)
-        return PPOConfig(**settings)
-
-
-class _policy_wrapper:
-    """While TRL's constructor runs, its wrapper class is ours: one trunk for policy and value, one forward."""
-
-    def __init__(self, wrapper: type):
-        self.wrapper = wrapper
-
-    def __enter__(self) -> None:
-        self.original = ppo_trainer.PolicyAndValueWrapper
-        ppo_trainer.PolicyAndValueWrapper = self.wrapper
-
-    def __exit__(self, *_) -> None:
-        ppo_trainer.PolicyAndValueWrapper = self.original
