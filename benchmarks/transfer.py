@@ -89,8 +89,10 @@ def measure(given: argparse.Namespace, config: TrainConfig, held_out: list[str],
     print(f"Trained on {len(seen)} data sets ({', '.join(seen)}), seed {given.seed}.")
     print("Dev score of the greedy rewrites, of which the best one's policy is kept (guards count as well):")
     print(", ".join(f"{score:.3f} after update {step}" for step, score in dev_scores(run).items()) + ".\n")
-    print("| unseen task | rows | initial | " + " | ".join(rewriters) + " | trained minus initial, 95% interval |")
-    print("| --- | ---: | ---: |" + " ---: |" * len(rewriters) + " --- |")
+    print(
+        "| unseen task | rows | initial | " + " | ".join(rewriters) + " | trained minus initial | minus warm-started |"
+    )
+    print("| --- | ---: | ---: |" + " ---: |" * len(rewriters) + " --- | --- |")
     for name in held_out:
         test = list(load_splits(given.data / name).test)[: given.test_rows]
         instruction = test[0].instruction
@@ -100,9 +102,14 @@ def measure(given: argparse.Namespace, config: TrainConfig, held_out: list[str],
             difference = found["differences"][who]
             counts[who][0 if difference["low"] > 0 else 2 if difference["high"] < 0 else 1] += 1
         means = " | ".join(f"{found['instructions'][who]['mean']:.3f}" for who in texts)
-        gain = found["differences"]["trained"]
-        print(f"| {name} | {len(test)} | {means} | {gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) |")
-        rows.append({"task": name, "texts": texts, "result": found})
+        both = {who: texts[who] for who in ("warm-started", "trained")}  # answered above: they come from the cache
+        beside = evaluate(evaluator, both, test, baseline="warm-started", seed=given.seed).to_json()
+        gains = " | ".join(
+            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            for gain in (found["differences"]["trained"], beside["differences"]["trained"])
+        )
+        print(f"| {name} | {len(test)} | {means} | {gains} |", flush=True)
+        rows.append({"task": name, "texts": texts, "result": found, "beside warm-started": beside})
     print("\nWins, ties and losses against the initial instruction (a win is an interval above 0):")
     for who, (wins, ties, losses) in counts.items():
         print(f"- {who}: {wins} wins, {ties} ties, {losses} losses")
