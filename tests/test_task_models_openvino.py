@@ -75,12 +75,18 @@ def test_what_is_not_a_gguf_file_is_told(tmp_path):
         check_gguf(tmp_path / "other.gguf")
 
 
-def test_neighbours_that_begin_alike_are_grouped_and_the_kept_tokens_never_shared():
+def test_rows_that_begin_alike_are_grouped_and_the_kept_tokens_never_shared():
     same = [1, 2, 3, 4]
     groups = group_by_prefix([[*same, 5], [*same, 6], [9, 9], [*same, 7], same], [1, 1, 1, 1, 1])
-    assert [(group.rows, group.shared) for group in groups] == [([0, 1], 4), ([3, 4], 3), ([2], 0)]
+    assert [(group.rows, group.shared) for group in groups] == [([4, 0, 1, 3], 3), ([2], 0)]
     assert group_by_prefix([[*same, 5], [*same, 6]], [3, 1])[0].shared == 2
     assert group_by_prefix([], []) == []
+
+
+def test_the_order_of_the_prompts_does_not_matter():
+    inputs_first = [[*text, *rewrite] for rewrite in ([7], [8], [9]) for text in ([1, 2, 3], [4, 5, 6])]
+    groups = group_by_prefix(inputs_first, [1] * 6)
+    assert [(group.rows, group.shared) for group in groups] == [([0, 2, 4], 3), ([1, 3, 5], 3)]
 
 
 def test_a_short_match_does_not_spoil_a_long_one():

@@ -15,6 +15,8 @@ TASK_TEMPLATE = "{instruction}\n\nInput: {input}\nOutput:"
 
 TASK_TEMPLATES: dict[str, str] = {
     "default": TASK_TEMPLATE,
+    # All rewrites then share each input's computation; see docs/task_models.md.
+    "input_first": "Input: {input}\n\nInstruction: {instruction}\nOutput:",
     # arXiv 2401.08189v4, Table 11. AG News joins title and description; here both are in the input already.
     "agnews": "{instruction}\nArticle: {input}",
     "sst2": "{instruction}\nText: {input}",

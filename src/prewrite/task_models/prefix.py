@@ -14,10 +14,12 @@ class Group(NamedTuple):
 
 
 def group_by_prefix(token_ids: Sequence[Sequence[int]], keep: Sequence[int]) -> list[Group]:
-    """Cut neighbours into runs that share a beginning; the last `keep[row]` tokens of a row are never shared.
+    """Sort rows by their tokens and cut them into runs that share a beginning, whatever order they come in.
 
-    A row joins a run when the tokens that it saves, the run's new shared beginning, outnumber those that the rows
-    already there lose by its getting shorter. Rows that share nothing come last, together, with `shared` 0.
+    So several rewrites on the same inputs share the instruction where the template begins with it, and the input
+    where it begins with that. The last `keep[row]` tokens of a row are never shared. A row joins a run when the tokens
+    that it saves, the run's new shared beginning, outnumber those that the rows already there lose by its getting
+    shorter. Rows that share nothing come last, together, with `shared` 0.
     """
     groups: list[Group] = []
     alone: list[int] = []
@@ -30,7 +32,8 @@ def group_by_prefix(token_ids: Sequence[Sequence[int]], keep: Sequence[int]) -> 
 
     rows: list[int] = []
     shared = 0
-    for row, ids in enumerate(token_ids):
+    for row in sorted(range(len(token_ids)), key=lambda row: token_ids[row]):
+        ids = token_ids[row]
         longest = len(ids) - keep[row]
         common = _common(token_ids[rows[0]], ids, min(shared, longest)) if rows else 0
         if rows and common > (len(rows) - 1) * (shared - common):
