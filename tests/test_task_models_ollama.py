@@ -175,6 +175,7 @@ def test_doctor_tries_each_capability(opened):
         "generate",
         "label_logprobs",
         "constrained",
+        "alone and in a batch",
     ]
     assert checks["target_logprobs"].detail == "not offered"
 

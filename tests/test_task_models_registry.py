@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from prewrite.errors import CapabilityError, ConfigError
+from prewrite.task_models.doctor import check_task_model
 from prewrite.task_models.registry import TaskModelSpec, open_task_model, parse_task_model, spec_from_pair
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Batch, Wrapper, stream
@@ -88,3 +89,26 @@ def test_what_a_backend_cannot_do_is_an_error_before_anything_is_asked():
     ):
         list(stream(model, Batch("target_logprobs", ("p",), targets=("t",))))
     assert asked == []
+
+
+def test_doctor_tells_whether_company_changes_an_answer():
+    def swayed(nats):
+        """A scripted model whose batches move the log-probability by `nats` per further prompt."""
+        model = ScriptedTaskModel(lambda prompt: "positive")
+        plain = model.label_logprobs
+        model.label_logprobs = lambda prompts, labels: plain(prompts, labels) - nats * (len(prompts) - 1)
+        return check_task_model(model)[-1]
+
+    assert swayed(0.0) == ("alone and in a batch", True, "log-probabilities 0.000 nats apart: the same")
+    assert "0.400 nats apart: labels that close can change places" in swayed(0.1).detail
+
+
+def test_doctor_compares_texts_where_labels_are_not_scored():
+    class Writer:
+        name = identity = "writer"
+        capabilities = frozenset({"generate"})
+
+        def generate(self, prompts):
+            return [f"one of {len(prompts)}" for _ in prompts]
+
+    assert "'one of 1' and 'one of 5'" in check_task_model(Writer())[-1].detail

@@ -1,4 +1,4 @@
-"""Tries what a task model says it can do: one tiny call per capability."""
+"""Tries what a task model says it can do: one tiny call per capability, and whether company changes an answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from prewrite.task_models.base import Capability, TaskModel
 
 PROMPT = "Is the sentiment of this review positive or negative?\n\nInput: A wonderful film.\nOutput:"
 LABELS = ("positive", "negative")
+REVIEWS = (
+    "A dull one.",
+    "It was long, and by the end of it nobody in the room cared who had taken the ring, or why.",
+    "Fine.",
+    "The actors do what they can with a script that gives them little to do.",
+)
+COMPANY = tuple(PROMPT.replace("A wonderful film.", review) for review in REVIEWS)
+SAME = 0.001
+"""Nats; what rounding in fp32 does."""
 NOT_OFFERED = "not offered"
 
 
@@ -40,7 +49,26 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
         except PrewriteError as error:
             ok, detail = False, str(error)
         checks.append(Check(capability, ok, f"{detail} ({time.perf_counter() - start:.2f} s)"))
+    if all(check.ok or check.detail == NOT_OFFERED for check in checks):
+        checks.append(_in_company(task_model))
     return checks
+
+
+def _in_company(task_model: TaskModel) -> Check:
+    """Whether the answer to a prompt depends on what else is in the batch. Some engines' does: told, no fault."""
+    name, prompts = "alone and in a batch", (*COMPANY[:2], PROMPT, *COMPANY[2:])
+    try:
+        if "label_logprobs" in task_model.capabilities:
+            alone, beside = (task_model.label_logprobs(batch, LABELS) for batch in ([PROMPT], prompts))
+            moved = float(abs(beside[2] - alone[0]).max())
+            rule = "labels that close can change places from run to run" if moved > SAME else "the same"
+            return Check(name, True, f"log-probabilities {moved:.3f} nats apart: {rule}")
+        text, beside_text = task_model.generate([PROMPT])[0], task_model.generate(prompts)[2]
+    except PrewriteError as error:
+        return Check(name, False, str(error))
+    if text == beside_text:
+        return Check(name, True, "the same text")
+    return Check(name, True, f"{text[:40]!r} and {beside_text[:40]!r}: texts can change from run to run")
 
 
 def _try(task_model: TaskModel, capability: Capability) -> tuple[bool, str]:
