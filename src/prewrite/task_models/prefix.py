@@ -13,7 +13,7 @@ class Group(NamedTuple):
     shared: int
 
 
-def group_by_prefix(token_ids: Sequence[Sequence[int]], keep: Sequence[int]) -> list[Group]:
+def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list[Group]:
     """Sort rows by their tokens and cut them into runs that share a beginning, whatever order they come in.
 
     So several rewrites on the same inputs share the instruction where the template begins with it, and the input
