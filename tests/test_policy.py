@@ -9,8 +9,10 @@ peft = pytest.importorskip("peft")
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from prewrite.task_models import trunk  # noqa: E402
+from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
+from prewrite.train.rewriter import load_base  # noqa: E402
 
 EOS, PAD = 1, 0
 SHAPE = {
@@ -143,6 +145,30 @@ def test_bf16_gradients_point_where_fp32_gradients_point():
             stats = policy(prompts, completions)
         found = gradients(policy, weighted(stats.logprobs, stats.values, completions.mask))
         flat.append(torch.cat([found[name].flatten() for name in sorted(found)]))
+    assert torch.cosine_similarity(*flat, dim=0) >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_gguf() is None, reason="the embedded model is not installed")
+def test_bf16_gradients_of_the_embedded_model_point_where_fp32_gradients_point():
+    model, tokenizer = load_base("embedded")
+    model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear")).eval()
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    policy = PolicyWithValueHead(model, ValueHead(model.config.hidden_size))
+    prompt = tokenizer("Rewrite the instruction: tell the topic of the article.")["input_ids"]
+    answer = tokenizer(" Which topic is the article about? Answer in one word.")["input_ids"]
+    ids = torch.tensor([answer, answer[::-1]])
+    completions = Completions(ids, torch.ones_like(ids, dtype=torch.bool))
+    advantages = torch.tensor([[1.0], [-0.7]])
+    flat = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            stats = policy(pad_prompts([prompt], [0, 0], tokenizer.pad_token_id, "cpu"), completions)
+        found = gradients(policy, (advantages * stats.logprobs).mean())
+        flat.append(torch.cat([found[name].flatten() for name in sorted(found) if "lora_" in name]))
     assert torch.cosine_similarity(*flat, dim=0) >= 0.99
 
 
