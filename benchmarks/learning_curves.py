@@ -41,7 +41,7 @@ def toy_curve(seed: int) -> list[float]:
 
 
 def recipe_curve(given: argparse.Namespace, path: str, seed: int) -> list[float]:
-    """Mean reward of each update of a recipe's training; a finished run is not trained again."""
+    """Mean reward of the first updates of a recipe's training; a finished run is not trained again."""
     from prewrite.cli.main import main as prewrite
     from prewrite.run_folder import RunFolder
 
@@ -55,7 +55,7 @@ def recipe_curve(given: argparse.Namespace, path: str, seed: int) -> list[float]
         ])  # fmt: skip
         if code:
             sys.exit(code)
-    return [row["reward/mean"] for row in run.read_rows(run.metrics)]
+    return [row["reward/mean"] for row in run.read_rows(run.metrics)][: given.updates]
 
 
 def in_own_process(given: argparse.Namespace, path: str, seed: int) -> list[float]:

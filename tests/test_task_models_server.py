@@ -1,11 +1,13 @@
-"""The openai backend against a real vLLM server, with the same weights as hf. Own script and marker:
+"""Real vLLM, as a server and in a process, with the same weights as hf. Own script and marker:
 
 python tests/servers/vllm_server.py install .venv-vllm
 PREWRITE_VLLM_VENV=.venv-vllm python -m pytest -m server
 """
 
+import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from prewrite.task_models.doctor import check_task_model
 from prewrite.task_models.openai import OpenAITaskModel
-from servers.vllm_server import MODEL_NAME, VLLMServer
+from servers.vllm_server import MODEL_NAME, VLLMServer, environment
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 INSTRUCTION = "Is the sentiment of this film review positive or negative?"
@@ -23,17 +25,22 @@ PROMPTS = [f"{INSTRUCTION}\n\nInput: {subject} {verdict}.\nOutput:" for subject 
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    venv = os.environ.get("PREWRITE_VLLM_VENV")
-    if not venv:
+def venv():
+    folder = os.environ.get("PREWRITE_VLLM_VENV")
+    if not folder:
         pytest.skip("set PREWRITE_VLLM_VENV to a folder made by `python tests/servers/vllm_server.py install`")
+    return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def address(venv, tmp_path_factory):
     from prewrite.task_models.embedded import resolve_model
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    with VLLMServer(Path(venv), resolve_model("embedded"), port, log) as server:
+    with VLLMServer(venv, resolve_model("embedded"), port, log) as server:
         yield server.address
 
 
@@ -86,3 +93,25 @@ def test_in_chat_label_scores_agree_with_hf_in_chat(opened):
 def test_targets_agree_with_hf(opened, hf):
     targets = ["a good film"] * len(PROMPTS)
     assert np.allclose(opened().target_logprobs(PROMPTS, targets), hf.target_logprobs(PROMPTS, targets), atol=0.3)
+
+
+def test_vllm_in_a_process_answers_as_hf_does(venv, hf, tmp_path):
+    from prewrite.task_models.embedded import resolve_model
+
+    prompts, labels = PROMPTS[:12], [["positive", "negative"], ["very positive indeed", "rather negative"]]
+    targets = ["a good film"] * len(prompts)
+    questions, found = tmp_path / "questions.json", tmp_path / "answers.json"
+    questions.write_text(json.dumps({"prompts": prompts, "labels": labels, "targets": targets}))
+    script = Path(__file__).parent / "servers" / "vllm_in_process.py"
+    source = {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    subprocess.run(
+        [venv / "bin" / "python", script, resolve_model("embedded"), questions, found],
+        check=True, env=environment() | source,
+    )  # fmt: skip
+    answers = json.loads(found.read_text())
+    for scores, some in zip(answers["label_logprobs"], labels, strict=True):
+        assert np.allclose(scores, hf.label_logprobs(prompts, some), atol=0.01)
+    assert np.allclose(answers["target_logprobs"], hf.target_logprobs(prompts, targets), atol=0.01)
+    assert set(answers["constrained"]) <= set(labels[0])
+    written = hf.generate(prompts)
+    assert all(right.startswith(text) for text, right in zip(answers["generate"], written, strict=True))

@@ -24,6 +24,8 @@ class SamplingParams:
     def __init__(self, **fields):
         assert set(fields) <= set(self.__struct_fields__)
         self.__dict__ |= dict.fromkeys(self.__struct_fields__) | fields
+        if self.logprob_token_ids is not None:  # as vLLM 0.32 wants it
+            assert self.logprobs in (None, len(self.logprob_token_ids))
 
 
 class Tokenizer:

@@ -89,7 +89,7 @@ class VLLMTaskModel:
         label_ids = [self._label_ids(label) for label in labels]
         if scores_token_ids() and all(len(ids) == 1 for ids in label_ids):
             tokens = [ids[0] for ids in label_ids]
-            outputs = self._run(prompt_ids, greedy(max_tokens=1, logprobs=0, logprob_token_ids=tokens))
+            outputs = self._run(prompt_ids, greedy(max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens))
             rows = [[output.outputs[0].logprobs[0][token].logprob for token in tokens] for output in outputs]
         else:
             flat = [(prompt, ids) for prompt in prompt_ids for ids in label_ids]
