@@ -20,6 +20,7 @@ from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = [
     "<pad>", "<end>", "<unk>", "is", "the", "movie", "good", "or", "bad", ":", "a", "fine", "film", "dull", "plot",
     "answer", "yes", "no", "very", "not", "it", "was", "great", "awful",

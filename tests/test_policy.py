@@ -14,6 +14,7 @@ from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 from prewrite.train.rewriter import load_base  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EOS, PAD = 1, 0
 SHAPE = {
     "vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
