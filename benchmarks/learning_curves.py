@@ -78,6 +78,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.recipe and not (given.data and given.output):
         parser.error("--recipe needs --data and --output")
+    if given.seeds < 2:
+        parser.error("--seeds must be at least 2: the noise of seeds is what the paths are held against")
     if given.only:
         if given.only == "plain":
             for switch_off in LEVERS.values():
