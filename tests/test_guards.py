@@ -89,6 +89,11 @@ GOOD = [
     ),
     (SUM, "Add the two numbers and write the total"),
     (SUM, "Calculate the sum of both numbers. Print the result without any explanation."),
+    (NEWS, "Write down the news article's category: World, Sports, Business or Technology."),
+    (NEWS, "What news article is this? Classify it as World, Sports, Business or Technology."),
+    (NEWS, "Do not rewrite the article. Say whether it is news of World, Sports, Business or Technology."),
+    (REVIEW, "Write positive or negative for the sentiment of the review."),
+    (REVIEW, "Create a label for the sentiment of the review, positive or negative."),
 ]
 
 BAD = [
@@ -156,6 +161,15 @@ BAD = [
     ),
     (REVIEW, "Классифицируй отзыв: sentiment of the review is positive or negative?", {"gibberish"}),
     (REVIEW, "Classify the sentiment of the review as positive or negative ,, ;; !! .", {"gibberish"}),
+    (NEWS, "Using only one category, write the news article in a single sentence.", {"request"}),
+    (NEWS, "Write the news article in one of the categories World, Sports, Business or Technology.", {"request"}),
+    (NEWS, "Write a headline for the article: World, Sports, Business or Technology.", {"request"}),
+    (NEWS, "Which news article is the most critical for the reader? Who would you rather read it from?", {"request"}),
+    (NEWS, "Which news article belongs to World, Sports, Business or Technology? Answer honestly.", {"request"}),
+    (NEWS, "What is the news article about? Answer World or Sports or Business.", {"request"}),
+    (NEWS, "Read the news article from the first word to the last.", {"request"}),
+    (REVIEW, "Write a negative review for each category, positive or negative.", {"request"}),
+    (REVIEW, "Compose a poem about the sentiment of the review, positive or negative.", {"request"}),
     (MATH, "Write a poem about the sea.", {"drift"}),
     (MATH, "problem problem problem solve solve number", {"repetition"}),
     (QUESTION, "the the the question answer", {"repetition", "gibberish"}),
@@ -195,6 +209,26 @@ def test_nineteen_of_twenty_warm_start_rewrites_pass_all_guards_but_drift_and_ni
         fired.append(check_guards(row["rewrite"], context))
     assert sum(not (set(names) - {"drift"}) for names in fired) >= 0.95 * len(rows)
     assert sum("drift" not in names for names in fired) >= 0.9 * len(rows)
+
+
+def test_no_warm_start_rewrite_of_a_labelling_task_asks_for_anything_but_a_label():
+    rows = (Path(prewrite.__file__).parent / "train" / "warm_start.jsonl").read_text(encoding="utf-8").splitlines()
+    labelled = [row for row in map(json.loads, rows) if row.get("labels")]
+    assert len(labelled) > 150
+    for row in labelled:
+        context = GuardContext(row["instruction"], choices=tuple(row["labels"]))
+        assert check_guards(row["rewrite"], context, names=["request"]) == {}, row
+
+
+def test_what_the_instruction_asks_for_is_no_wrong_request():
+    headline = GuardContext(
+        "Write the headline of the article and tag it as news or sport.", choices=("news", "sport")
+    )
+    assert check_guards("Write a headline for the article. Then choose news or sport.", headline) == {}
+    which = GuardContext("Which sentence is better, the first or the second?", choices=("first", "second"))
+    assert check_guards("Tell which sentence is the better one: first or second?", which) == {}
+    open_ended = GuardContext("Write a story about the word.")
+    assert check_guards("Write a short story about the word.", open_ended, names=["request"]) == {}
 
 
 def test_three_of_four_rewrites_of_another_task_set_off_a_guard():

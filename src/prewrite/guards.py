@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from prewrite.english import FUNCTION_WORDS, content_words, meanings, word_set, words
 from prewrite.errors import ConfigError
 from prewrite.fluency import gibberish as _gibberish
+from prewrite.request import off_task
 
 MIN_WORDS = 3
 MAX_WORDS = 60
@@ -239,6 +240,11 @@ def drift(rewrite: str, context: GuardContext) -> float:
     return min(1.0, lost)
 
 
+def request(rewrite: str, context: GuardContext) -> float:
+    """1 where the task is to name a label and the rewrite asks for something else; see `prewrite.request.off_task`."""
+    return float(bool(context.choices) and off_task(rewrite, context.instruction, context.choices))
+
+
 def gibberish(rewrite: str, context: GuardContext) -> float:
     """Not a sane English instruction; see `prewrite.fluency.faults` for what counts and how much."""
     return _gibberish(rewrite, context.instruction, context.choices)
@@ -250,6 +256,7 @@ GUARDS: dict[str, Guard] = {
     "repetition": repetition,
     "leakage": leakage,
     "drift": drift,
+    "request": request,
     "gibberish": gibberish,
 }
 DEFAULT_GUARDS: tuple[str, ...] = tuple(GUARDS)
