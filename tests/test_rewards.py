@@ -1,7 +1,5 @@
 """What a rewrite earns, part by part; the arithmetic stands beside each number."""
 
-import math
-
 import pytest
 
 from prewrite.errors import ConfigError
@@ -54,13 +52,26 @@ class Scoring(ScriptedTaskModel):
         return [-0.5 if target == "spam" else -1.5 for target in targets]
 
 
-def test_soft_is_the_probability_of_the_gold_answer_where_no_labels_are_scored_and_writes_nothing():
+class Preferring(ScriptedTaskModel):
+    """Finds "spam" likelier than "eggs" by a nat, and everything by 0.4 nats under prompts that say "Say"."""
+
+    capabilities = ScriptedTaskModel.capabilities | {"target_logprobs"}
+
+    def target_logprobs(self, prompts, targets):
+        pairs = zip(prompts, targets, strict=True)
+        return [-2.5 + ("spam" in target) + 0.4 * ("Say" in prompt) - 9 * ("No" in prompt) for prompt, target in pairs]
+
+
+def test_soft_is_the_gain_in_nats_over_the_instruction_where_no_labels_are_scored_and_writes_nothing():
     written = []
-    evaluator = Evaluator(Scoring(lambda prompt: written.append(prompt) or "spam"))
+    evaluator = Evaluator(Preferring(lambda prompt: written.append(prompt) or "spam"))
     rows = [RewriteExample("Reply.", "a", "spam", task="qa"), RewriteExample("Reply.", "b", "eggs", task="qa")]
-    good, empty = TaskReward(evaluator, mode="soft", guards=())(["Say it.", ""], "Reply.", rows)
-    assert good.reward.total == pytest.approx((math.exp(-0.5) + math.exp(-1.5)) / 2)
-    assert empty.reward.total == 0.0 and good.scores == () and not written
+    rewrites = ["Say it.", "", "Reply now.", "No."]
+    good, empty, same, bad = TaskReward(evaluator, mode="soft", guards=())(rewrites, "Reply.", rows)
+    assert good.reward.total == pytest.approx((1 + 0.4) / 2)  # 0.4 nats on either row
+    assert same.reward.total == pytest.approx(0.5)
+    assert bad.reward.total == empty.reward.total == 0.0  # -9 nats is clipped to -1
+    assert good.scores == () and not written
 
 
 def test_perplexity_is_minus_the_log_perplexity_and_adds_to_f1():

@@ -7,7 +7,7 @@ All task parts are means over the update's examples, higher is better:
 | `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
 | `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
 | `soft`, labels scored | (1 + m) / 2, m the log-probability margin of the right one in nats, clipped to ±1 | [0, 1] |
-| `soft`, other rows | geometric mean of the probabilities of the gold answer's tokens | [0, 1] |
+| `soft`, other rows | (1 + g) / 2, g the gold answer's gain over the instruction in nats per token, ±1 at most | [0, 1] |
 | `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
 | `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
 | `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
@@ -15,7 +15,8 @@ All task parts are means over the update's examples, higher is better:
 
 `auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
 sign and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv
-2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them.
+2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them. Where no labels are
+scored it counts nats as well, not probabilities: those of whole answers differ by thousandths, penalties by tenths.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class TaskReward:
         """The task model's grades: scores (rewrite, example) and task parts (rewrite,)."""
         if self.real_mode == "soft" and not any(self.evaluator.decoding_of(e) == "likelihood" for e in examples):
             # Scoring the gold answer is one forward pass where writing an answer is one for each token of it.
-            return np.empty((len(rewrites), 0)), self._gold_probabilities(rewrites, examples)
+            return np.empty((len(rewrites), 0)), self._gold_gains(rewrites, instruction, examples)
         answers = self.evaluator.answers(rewrites, examples)
         scores = np.array([[answer.score for answer in row] for row in answers])
         if self.real_mode == "auto":
@@ -198,11 +199,15 @@ class TaskReward:
             return scores, logprobs
         return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
 
-    def _gold_probabilities(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
-        """Mean over the examples of exp(mean log-probability per token of the gold answer); 0 for an empty rewrite."""
+    def _gold_gains(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
+    ) -> NDArray[np.float64]:
+        """(1 + g) / 2, g the mean over the examples of the gain over `instruction` in the gold answer's mean
+        log-probability per token, in nats, clipped to ±1; 0 for an empty rewrite."""
         asked = [rewrite for rewrite in dict.fromkeys(rewrites) if rewrite.strip()]
-        found = np.exp(self.evaluator.target_logprobs(asked, examples)).mean(axis=1) if asked else []
-        grades = dict(zip(asked, found, strict=True))
+        logprobs = self.evaluator.target_logprobs([instruction, *asked], examples)
+        gains = np.clip(logprobs[1:] - logprobs[0], -1, 1).mean(axis=1)
+        grades = dict(zip(asked, (1 + gains) / 2, strict=True))
         return np.array([grades.get(rewrite, 0.0) for rewrite in rewrites])
 
 
