@@ -58,3 +58,23 @@ def test_broken_json_is_named(tmp_path):
         RunFolder.read_json(tmp_path / "result.json")
     with pytest.raises(RunFolderError, match="missing"):
         RunFolder.read_json(tmp_path / "nothing.json")
+
+
+def test_an_earlier_result_is_replaced_whole_or_kept_whole(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.append(run.rewrites, [{"event": "dev_eval", "step": 3}, {"event": "race"}])
+    run.append(run.items, [{"id": 1}])
+    run.write_json(run.result, {"rewrite": "earlier"})
+
+    with pytest.raises(KeyboardInterrupt), run.replacing_result():
+        assert not run.result.exists() and not run.items.exists()
+        run.append(run.rewrites, [{"event": "race, half"}])
+        raise KeyboardInterrupt
+    assert run.read_json(run.result) == {"rewrite": "earlier"} and list(run.read_rows(run.items)) == [{"id": 1}]
+    assert [row["event"] for row in run.read_rows(run.rewrites)] == ["dev_eval", "race"]
+
+    with run.replacing_result():
+        run.append(run.rewrites, [{"event": "new race"}])
+        run.write_json(run.result, {"rewrite": "new"})
+    assert run.read_json(run.result) == {"rewrite": "new"} and not run.items.exists()
+    assert [row["event"] for row in run.read_rows(run.rewrites)] == ["dev_eval", "new race"]

@@ -7,7 +7,7 @@ All task parts are means over the update's examples, higher is better:
 | `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
 | `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
 | `soft`, labels scored | (1 + m) / 2, m the log-probability margin of the right one in nats, clipped to ±1 | [0, 1] |
-| `soft`, other rows | (1 + g) / 2, g the gold answer's gain over the instruction in nats per token, ±1 at most | [0, 1] |
+| `soft`, other rows | (1 + g) / 2, g the gold answer's gain over the instruction, nats a token, ±1 at most | [0, 1] |
 | `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
 | `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
 | `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |

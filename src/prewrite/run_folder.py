@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,26 @@ class RunFolder:
                     return
                 yield json.loads(line)
 
-    def forget_result(self) -> None:
-        """Drop what an earlier choice and test wrote, so that a run resumed after them holds each once."""
+    @contextmanager
+    def replacing_result(self) -> Iterator[None]:
+        """Drop what an earlier choice and test wrote, so that a run resumed after them holds each once.
+
+        If the block that writes the new result fails, the earlier one is put back.
+        """
+        files = (self.rewrites, self.items, self.result)
+        earlier = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
         if self.rewrites.exists():
             rows = [row for row in self.read_rows(self.rewrites) if "step" in row]
             write_atomic(self.rewrites, "".join(to_json(row) + "\n" for row in rows))
         self.items.unlink(missing_ok=True)
         self.result.unlink(missing_ok=True)
+        try:
+            yield
+        except BaseException:
+            if self.result in earlier:
+                for file, text in earlier.items():
+                    write_atomic(file, text)
+            raise
 
     def truncate(self, path: Path, *, after_step: int) -> None:
         """Drop rows whose `step` is beyond `after_step`, so that a resumed run does not log an update twice."""

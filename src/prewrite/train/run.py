@@ -57,8 +57,17 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     trainer, splits, run, seconds = train_rewriter(config, argv)
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
-    run.forget_result()
-    phases = {"train": seconds}
+    with run.replacing_result():
+        result = measure(config, trainer, splits, run, phases={"train": seconds})
+        run.write_json(run.result, result)
+    build_report(run.path)
+    return result
+
+
+def measure(
+    config: TrainConfig, trainer: Any, splits: Sequence[Splits], run: RunFolder, phases: dict[str, float]
+) -> dict[str, Any]:
+    """Choose and test a rewrite of every instruction; `phases` gets the seconds of both."""
     results = []
     for part in splits:
         tests, trains = part.test.by_instruction(), part.train.by_instruction()
@@ -71,10 +80,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
                 results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = trainer.reward.evaluator.task_model.usage.as_dict()
-    result["cost"] = {"task_model": usage, "seconds": phases}
-    run.write_json(run.result, result)
-    build_report(run.path)
-    return result
+    return {**result, "cost": {"task_model": usage, "seconds": phases}}
 
 
 def sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
