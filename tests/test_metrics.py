@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from prewrite.errors import ConfigError
+from prewrite.evaluator import Evaluator
 from prewrite.metrics import (
     METRICS,
     bleu,
@@ -15,6 +16,7 @@ from prewrite.metrics import (
     parse_answer,
     token_f1,
 )
+from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -111,6 +113,44 @@ def test_an_unknown_metric_is_refused_with_the_known_names():
     with pytest.raises(ConfigError, match=r"'f1' is unknown; choose one of exact_match, token_f1"):
         get_metric("f1")
     assert get_metric("token_f1") is token_f1
+
+
+OWN_METRIC = """
+import json
+
+def same_name(prediction, targets):
+    try:
+        return json.loads(prediction)["name"] in targets
+    except ValueError:
+        return 0
+
+def percent(prediction, targets):
+    return 50
+"""
+
+
+def test_a_users_own_function_grades_the_whole_answer(tmp_path, monkeypatch):
+    (tmp_path / "own_scoring.py").write_text(OWN_METRIC)
+    rows = [RewriteExample("Give JSON.", "x", "Ada", task="qa"), RewriteExample("Give JSON.", "y", "Bob", task="qa")]
+    task_model = ScriptedTaskModel(lambda prompt: '\n{\n"name": "Ada"}\n')
+    path = f"{tmp_path / 'own_scoring.py'}:same_name"
+    assert Evaluator(task_model, metric=path).score(["Answer in JSON."], rows).tolist() == [[1.0, 0.0]]
+    assert get_metric(path)("not JSON", ["Ada"]) == 0.0
+    monkeypatch.syspath_prepend(tmp_path)
+    assert get_metric("own_scoring:same_name")('{"name": "Bob"}', ["Bob"]) == 1.0
+
+
+def test_an_own_metric_that_cannot_be_used_says_why(tmp_path):
+    file = tmp_path / "own_scoring.py"
+    file.write_text(OWN_METRIC)
+    with pytest.raises(ConfigError, match=r"returned 50 for the prediction 'x'; it must return a number from 0 to 1"):
+        get_metric(f"{file}:percent")("x", ["x"])
+    with pytest.raises(ConfigError, match=r"there is no function 'missing' in .*own_scoring\.py"):
+        get_metric(f"{file}:missing")
+    with pytest.raises(ConfigError, match=r"there is no file nowhere\.py"):
+        get_metric("nowhere.py:grade")
+    with pytest.raises(ConfigError, match=r"No module named 'nowhere'; give a file as file\.py:function"):
+        get_metric("nowhere:grade")
 
 
 def test_auto_picks_the_metric_by_task():

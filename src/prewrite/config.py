@@ -58,7 +58,7 @@ class TaskConfig:
         TASK_TEMPLATE, "task prompt with the slots {instruction} and {input}, or a template's name"
     )
     decoding: str = option("auto", "how an answer is read", choices=("auto", *DECODINGS))
-    metric: str = option("auto", "what grades an answer; auto picks by the kind of task")
+    metric: str = option("auto", "what grades an answer; auto picks by the kind of task; your own: file.py:function")
     cache: bool = option(True, "keep the answers of task models on disk and reuse them")
     max_task_calls: int | None = option(None, "stop before more task-model calls than this")
     max_task_tokens: int | None = option(None, "stop before more task-model tokens than this")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, ConfigError
-from prewrite.metrics import get_metric, metric_for, parse_answer
+from prewrite.metrics import get_metric, is_own, metric_for, parse_answer
 from prewrite.task_models.base import TaskModel
 from prewrite.templates import TASK_TEMPLATE, check_task_template, fill
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
@@ -23,8 +23,8 @@ class Evaluator:
 
     Args:
         task_model: any backend or wrapper.
-        metric: a name in `metrics.METRICS`, or `auto` (numeric match for math, token F1 for qa, label match or exact
-            match for the rest).
+        metric: a name in `metrics.METRICS`, `auto` (numeric match for math, token F1 for qa, label match or exact
+            match for the rest), or your own function as `file.py:function`.
         decoding: how an answer is read. `likelihood`: the label with the highest log-probability. `constrained`: the
             backend's own structured output. `generate`: free text and a parser. `auto`: `likelihood` for
             classification where the backend scores labels, `constrained` where it only constrains, else `generate`.
@@ -141,8 +141,9 @@ class Evaluator:
             outputs = self.task_model.constrained(prompts, choices)
             return [self._graded(p, o, o, e) for p, o, e in zip(prompts, outputs, examples, strict=True)]
         outputs = self.task_model.generate(prompts)
+        own = is_own(self.metric)
         return [
-            self._graded(prompt, output, parse_answer(output, example), example)
+            self._graded(prompt, output, output.strip() if own else parse_answer(output, example), example)
             for prompt, output, example in zip(prompts, outputs, examples, strict=True)
         ]
 

@@ -7,6 +7,8 @@ that would leave nothing is skipped, so that "a" and "the", or "+" and "-", stay
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import re
 import string
@@ -14,6 +16,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from prewrite.errors import ConfigError
@@ -157,10 +162,57 @@ METRICS: dict[str, Metric] = {
 
 
 def get_metric(name: str) -> Metric:
-    """The metric of that name. Raises `ConfigError` listing the names."""
-    if name not in METRICS:
-        raise ConfigError(f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}")
-    return METRICS[name]
+    """The metric of that name, or your own: `file.py:function` or `module:function`.
+
+    Raises `ConfigError` listing the names, or telling why your own cannot be used.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if is_own(name):
+        return _own_metric(name)
+    raise ConfigError(
+        f"metric {name!r} is unknown; choose one of {', '.join(METRICS)}, or give your own as file.py:function"
+    )
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` is the path of a user's function; such a metric is given a written answer whole, not parsed."""
+    return ":" in name
+
+
+@lru_cache(maxsize=16)
+def _own_metric(path: str) -> Metric:
+    place, _, name = path.rpartition(":")
+    grade = getattr(_import(place, path), name, None)
+    if not callable(grade):
+        raise ConfigError(f"metric {path!r}: there is no function {name!r} in {place}")
+
+    def metric(prediction: str, targets: Sequence[str]) -> float:
+        score = grade(prediction, targets)
+        if not isinstance(score, Real) or not 0 <= float(score) <= 1:
+            raise ConfigError(
+                f"metric {path!r} returned {score!r} for the prediction {prediction[:80]!r}; it must return a number "
+                "from 0 to 1, higher is better"
+            )
+        return float(score)
+
+    return metric
+
+
+def _import(place: str, path: str) -> ModuleType:
+    """The module at `place`: a Python file, or a name that Python can import."""
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"metric {path!r}: {error}; give a file as file.py:function, or install it") from None
+    if not Path(place).is_file():
+        raise ConfigError(f"metric {path!r}: there is no file {place}")
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def metric_for(task: str | None) -> str:
