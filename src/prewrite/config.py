@@ -94,7 +94,9 @@ class TrainConfig(TaskConfig):
     meta_family: str = option(
         "generic", "meta prompt: generic, reasoning, few_shot, or a text file with {instruction}"
     )
-    warm_start: str = option("auto", "adapter folder to start from; auto: the one shipped for the base model; none")
+    warm_start: str = option(
+        "auto", "adapter folder to start from; auto: below 1B parameters the one shipped or made on first use; none"
+    )
 
     reward_mode: str = option("auto", "the task part of the reward", choices=REWARD_MODES)
     reward_model: str | None = option(

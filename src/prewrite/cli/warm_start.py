@@ -28,19 +28,15 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     folder = Path(namespace.output_dir)
     if folder.exists():
         raise RunFolderError(f"output_dir {namespace.output_dir!r} exists; choose another folder")
-    from prewrite.train.rewriter import load_base
-    from prewrite.train.warm_start import load_pairs, save_adapter, warm_start
+    from prewrite.train.warm_start import make_adapter
 
-    model, tokenizer = load_base(namespace.base_model)
-    adapter, losses = warm_start(
-        model,
-        tokenizer,
-        load_pairs(),
+    losses = make_adapter(
+        namespace.base_model,
+        folder,
         meta_family=namespace.meta_family,
         epochs=namespace.epochs,
         seed=namespace.seed,
     )
-    save_adapter(adapter, folder, base_model=namespace.base_model)
     before, after = losses["held_out/before"], losses["held_out/after"]
     print(f"Loss on held-out instructions: {before:.2f} -> {after:.2f} nats per token. Adapter: {folder}")
     print(f"Use it with: prewrite train --base-model {namespace.base_model} --warm-start {folder} ...")

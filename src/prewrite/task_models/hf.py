@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.task_models.base import Capability
@@ -60,6 +60,18 @@ def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
         return AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
     except OSError as error:
         raise _not_found(folder_or_id, error) from None
+
+
+def parameter_count(model: str) -> int:
+    """How many parameters a model has, told from its config without loading weights."""
+    folder = resolve_model(model)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except OSError as error:
+        raise _not_found(folder, error) from None
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in empty.parameters())
 
 
 def _not_found(model: str, error: Exception) -> ModelNotFoundError:

@@ -13,7 +13,8 @@ from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.search import Candidate, Selection, corrected_estimate, merge, propose, select
-from prewrite.train.rewriter import Rewriter, starter_adapter
+from prewrite.train.rewriter import Rewriter
+from prewrite.train.warm_start import adapter_for
 from prewrite.types import RewriteExample
 
 
@@ -171,11 +172,11 @@ def with_fidelity(rows: Sequence[dict[str, Any]], reward: TaskReward, instructio
 
 def baselines(config: TrainConfig, task: Task, reward: TaskReward) -> dict[str, str]:
     """What RL must beat: the rewriter before it, greedy and best of the same samples, and random exemplars."""
-    starter = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
+    starter = adapter_for(config.warm_start, config.base_model, config.meta_family)
     settings = {"meta_family": config.meta_family, "max_new_tokens": config.response_length}
     before = Rewriter.untrained(config.base_model, **settings)
     found = {"untrained greedy": before.greedy(task.instruction)}
-    if starter not in (None, "none"):
+    if starter is not None:
         before = Rewriter.untrained(config.base_model, warm_start=starter, temperature=config.temperature, **settings)
         found["warm-started greedy"] = before.greedy(task.instruction)
     candidates = propose(before, task.instruction, config.num_candidates, seed=config.seed)

@@ -32,7 +32,7 @@ from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint
 from prewrite.train.choose import Task, active_guards, choose_and_test
 from prewrite.train.mixture import joined, load_phrasings, mix
-from prewrite.train.rewriter import starter_adapter
+from prewrite.train.warm_start import adapter_for
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,6 @@ def build_trainer(
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
     )
-    warm_start = starter_adapter(config.base_model) if config.warm_start == "auto" else config.warm_start
     lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
     common: dict[str, Any] = dict(
         meta_family=config.meta_family,
@@ -209,7 +208,7 @@ def build_trainer(
         train_dataset=mix(trains, temperature=config.mixture_temperature, phrasings=phrasings),
         dev_dataset=joined([part.dev for part in splits]),
         reward=reward,
-        warm_start=None if warm_start in ("none", None) else warm_start,
+        warm_start=adapter_for(config.warm_start, config.base_model, config.meta_family),
         lora=lora if config.lora else None,
         examples_per_rewrite=config.examples_per_rewrite,
         instructions_per_step=config.instructions_per_step,

@@ -2,13 +2,18 @@
 
 The warm-started model is also the KL reference of the RL phase that follows: the penalty then keeps the rewriter near
 readable rewrites, not near whatever a 135M model says to a meta prompt. For the embedded model the result ships with
-the package (`starter/`); `prewrite warm-start` makes it again, or makes one for another model.
+the package (`starter/`); for another small model it is made before its first training, and kept in the user's cache.
+`prewrite warm-start` makes one by command.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +21,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
-from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID
+from prewrite.meta_prompts import build_meta_prompt
+from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, cache_dir, resolve_model
+from prewrite.task_models.hf import parameter_count
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.train.rewriter import query_ids
+from prewrite.train.rewriter import load_base, query_ids, starter_adapter
+
+logger = logging.getLogger(__name__)
+
+AUTO_ABOVE, AUTO_BELOW = 30e6, 1e9
+"""Parameters of rewriters that are warm-started by default: larger ones write sane English already, and smaller ones
+are toys that a few hundred pairs cannot teach any."""
 
 
 class Pair(NamedTuple):
@@ -31,9 +45,58 @@ class Pair(NamedTuple):
     rewrite: str
 
 
+def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> Path | None:
+    """The adapter that `--warm_start` means: a folder, or none, or for `auto` what suits the base model.
+
+    `auto` is the adapter that ships for the embedded model, and for another one of 30M to 1B parameters one that is
+    made on its first use (minutes on a CPU, with a progress bar) and kept in `cache_dir()`.
+    """
+    if setting != "auto":
+        return None if setting == "none" else Path(setting)
+    if shipped := starter_adapter(base_model):
+        return shipped
+    if not AUTO_ABOVE <= parameter_count(base_model) < AUTO_BELOW:
+        return None
+    folder = cache_dir() / "warm_start" / _key(base_model, meta_family)
+    with PartialState().main_process_first():
+        if not (folder / "adapter_config.json").is_file():
+            logger.warning("Making a warm start for %s (once; --warm_start none goes without) ...", base_model)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                made = Path(temporary) / "adapter"
+                make_adapter(base_model, made, meta_family=meta_family)
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
+    return folder
+
+
+def make_adapter(
+    base_model: str, folder: Path, *, meta_family: str = "generic", epochs: int = 3, seed: int = 0
+) -> dict[str, float]:
+    """Warm-start `base_model` on the project's corpus and write the adapter; returns the losses of `warm_start`."""
+    model, tokenizer = load_base(base_model)
+    adapter, losses = warm_start(model, tokenizer, load_pairs(), meta_family=meta_family, epochs=epochs, seed=seed)
+    save_adapter(adapter, folder, base_model=base_model)
+    return losses
+
+
+def _key(base_model: str, meta_family: str) -> str:
+    """Names what an adapter depends on: the base model's files, the meta prompt and the corpus."""
+    source = resolve_model(base_model)
+    parts = [source, build_meta_prompt("", meta_family), _corpus()]
+    if Path(source).is_dir():
+        weights = sorted(Path(source).glob("*.safetensors"))
+        parts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in weights]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _corpus() -> str:
+    return files("prewrite.train").joinpath("warm_start.jsonl").read_text(encoding="utf-8")
+
+
 def load_pairs() -> list[Pair]:
     """The corpus written for this project; see docs/warm_start_corpus.md."""
-    text = files("prewrite.train").joinpath("warm_start.jsonl").read_text(encoding="utf-8")
+    text = _corpus()
     return [Pair(row["instruction"], row["rewrite"]) for row in map(json.loads, text.splitlines())]
 
 
@@ -50,13 +113,16 @@ def warm_start(
     held_out: float = 0.1,
     seed: int = 0,
 ) -> tuple[PeftModel, dict[str, float]]:
-    """Train a LoRA adapter (queries and values) on `pairs`; returns the model and losses in nats per token.
+    """Train a LoRA adapter on `pairs`; returns the model and losses in nats per token.
+
+    The adapter is on queries and values, or on all linear layers where a model has no layers of those names.
 
     A share `held_out` of the instructions is never trained on: `held_out/before` and `held_out/after` are their
     losses, `train/last` is the mean loss of the last epoch.
     """
     torch.manual_seed(seed)
-    targets = ["q_proj", "v_proj"]
+    named = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    targets = ["q_proj", "v_proj"] if {"q_proj", "v_proj"} <= named else "all-linear"
     peft_model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
     policy = PolicyWithValueHead(peft_model, ValueHead(model.config.hidden_size))
     parameters = [p for p in peft_model.parameters() if p.requires_grad]
