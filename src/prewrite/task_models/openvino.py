@@ -10,8 +10,6 @@ is in the batch; `precision="f32"` is slower and makes answers the same in any c
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
 from prewrite.task_models.base import Capability
-from prewrite.task_models.embedded import EMBEDDED_NAMES, GGUF_FILE, cache_dir, find_gguf
+from prewrite.task_models.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
 from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
 from prewrite.task_models.prefix import batches, group_by_prefix
+from prewrite.user_cache import cache_dir, made_once
 
 _FORMAT = 1  # raise it when the conversion below changes, so that old copies are not used
 
@@ -219,14 +218,10 @@ def _genai() -> Any:
 
 
 def _converted(source: Path, digest: str, *, as_f16: bool) -> Path:
-    """OpenVINO's own copy of `source`, made on first use. Safe when several processes start at once."""
-    folder = cache_dir() / f"openvino-{source.stem}-{digest}-v{_FORMAT}"
-    if (folder / "openvino_model.xml").is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
-    try:
-        readable = temporary / "model.gguf"
+    """OpenVINO's own copy of `source`, made on first use."""
+
+    def convert(folder: Path) -> None:
+        readable = folder / "model.gguf"
         if as_f16:
             copy_as_f16(source, readable)
         else:
@@ -234,14 +229,8 @@ def _converted(source: Path, digest: str, *, as_f16: bool) -> Path:
             readable.symlink_to(source.resolve())
         _genai().LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)  # writes its own format beside the file
         readable.unlink()
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was first: use its copy
-            if not (folder / "openvino_model.xml").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+
+    return made_once(cache_dir() / f"openvino-{source.stem}-{digest}-v{_FORMAT}", convert)
 
 
 def _digest(file: Path) -> str:

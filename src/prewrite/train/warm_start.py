@@ -12,8 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,10 +24,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
 from prewrite.meta_prompts import build_meta_prompt
-from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, cache_dir, resolve_model
+from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.task_models.hf import parameter_count
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.train.rewriter import load_base, query_ids, starter_adapter
+from prewrite.user_cache import cache_dir, made_once
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +57,10 @@ def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> 
     if not AUTO_ABOVE <= parameter_count(base_model) < AUTO_BELOW:
         return None
     folder = cache_dir() / "warm_start" / _key(base_model, meta_family)
+    if not folder.is_dir():
+        logger.warning("Making a warm start for %s (once; --warm_start none goes without) ...", base_model)
     with PartialState().main_process_first():
-        if not (folder / "adapter_config.json").is_file():
-            logger.warning("Making a warm start for %s (once; --warm_start none goes without) ...", base_model)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                made = Path(temporary) / "adapter"
-                make_adapter(base_model, made, meta_family=meta_family)
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
-    return folder
+        return made_once(folder, lambda temporary: make_adapter(base_model, temporary, meta_family=meta_family))
 
 
 def make_adapter(
