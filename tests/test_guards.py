@@ -93,6 +93,7 @@ GOOD = [
     (NEWS, "What news article is this? Classify it as World, Sports, Business or Technology."),
     (NEWS, "Do not rewrite the article. Say whether it is news of World, Sports, Business or Technology."),
     (REVIEW, "Write positive or negative for the sentiment of the review."),
+    (REVIEW, "You are an assistant at a cinema. Is the review positive or negative?"),
     (REVIEW, "Create a label for the sentiment of the review, positive or negative."),
 ]
 
@@ -153,6 +154,7 @@ BAD = [
     ),
     (REVIEW, "Say if reviews like 'The lawyers were stopped by the authors' are positive or negative.", {"leakage"}),
     (REVIEW, "Classify reviews. Input: I liked it. Output: positive. Input: Bad. Output: negative.", {"leakage"}),
+    (REVIEW, "You are an AI assistant named Bo. Is the sentiment of the review positive or negative?", {"gibberish"}),
     (REVIEW, "Sure! The sentiment of the review is positive or negative.", {"gibberish"}),
     (
         REVIEW,

@@ -40,6 +40,10 @@ _CHATTER = re.compile(
     re.IGNORECASE,
 )
 # fmt: on
+# From a chat model's own system prompt, which small rewriters repeat: "You are a helpful AI assistant named ..."
+_WHO_I_AM = re.compile(
+    r"\b(?:ai|bot|assistant|model|agent)(?:,? (?:who|that|which) is)? (?:named|called)\b|\btrained by\b", re.IGNORECASE
+)
 _ROLE_INSIDE = re.compile(r"(?:^|\n)\s*(?:user|assistant|system|human)\s*:", re.IGNORECASE)
 _MARKUP = re.compile(r"[{}<>|\\`#*_=~^\[\]@]")
 _UPPER, _LOWER = re.compile(r"[A-Z]"), re.compile(r"[a-z]")
@@ -125,7 +129,8 @@ def faults(text: str, instruction: str, labels: Collection[str] = ()) -> dict[st
     - `function_words`: in texts of 8 words and more, under 15% or over 80% function words.
     - `request`: 0.5 where nothing asks for anything: no imperative, question, "you should", "the task is".
     - `meta`: 1 for talk about rewriting instructions, 0.3 for the bare word "instruction" or "prompt".
-    - `chatter`: 0.6 for a chat role or a reply ("Sure", "I am") at the start, or a role line inside.
+    - `chatter`: 0.6 for a chat role or a reply ("Sure", "I am") at the start, a role line inside, or a model that
+      introduces itself ("You are an AI assistant named ...").
     - `markup`: 0.15 for each character of code or markup. `runs`: 0.3 for each run of punctuation such as ",,".
     - `balance`: 0.25 for brackets or double quotes that do not pair. `shouting`: 0.3 for mostly capitals.
     - `cut_off`: 0.4 for an end such as "or the"; 0.1 for no end mark where the instruction has one.
@@ -243,7 +248,8 @@ def _meta(text: str, instruction: str, labels: Collection[str]) -> float:
 def _chatter(text: str, instruction: str, labels: Collection[str]) -> float:
     if _CHATTER.search(instruction):
         return 0.0
-    return 0.6 if _CHATTER.search(text) or _ROLE_INSIDE.search(text) else 0.0
+    introduced = _WHO_I_AM.search(text) and not _WHO_I_AM.search(instruction)
+    return 0.6 if _CHATTER.search(text) or _ROLE_INSIDE.search(text) or introduced else 0.0
 
 
 def _markup(text: str, instruction: str, labels: Collection[str]) -> float:
