@@ -129,8 +129,12 @@ def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
 def test_resume_of_a_finished_run_trains_no_further(run, toy):
     files = ("metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl")
     lines = {name: (run / name).read_text().count("\n") for name in files}
+    before = json.loads((run / "result.json").read_text())["cost"]
     assert main(train_flags(toy, run, "--resume")) == 0
     assert {name: (run / name).read_text().count("\n") for name in files} == lines
+    after = json.loads((run / "result.json").read_text())["cost"]
+    assert after["task_model"]["prompts"] == before["task_model"]["prompts"]  # what training had asked counts on
+    assert after["seconds"]["train"] > 0.9 * before["seconds"]["train"]
 
 
 def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):

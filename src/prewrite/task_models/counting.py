@@ -34,6 +34,11 @@ class Usage:
         """Plain numbers, for `result.json` and checkpoints; `Usage(**d)` reads them back."""
         return asdict(self)
 
+    def add(self, other: Usage) -> None:
+        """Count what `other` counted too."""
+        for name, count in other.as_dict().items():
+            setattr(self, name, getattr(self, name) + count)
+
 
 class CountingTaskModel(Wrapper):
     """Counts into `usage`. Safe in several threads."""

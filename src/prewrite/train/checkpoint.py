@@ -7,6 +7,7 @@ stored. Files are safetensors and JSON; the optimiser state is a torch file that
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,38 @@ from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
 from prewrite.run_folder import RunFolder
+from prewrite.task_models.base import TaskModel
+from prewrite.task_models.counting import Usage
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
+
+
+class Spent:
+    """What a run has cost so far, the parts before a resume included.
+
+    Args:
+        task_model: its `usage` is counted on, where it has one.
+    """
+
+    def __init__(self, task_model: TaskModel):
+        self.usage: Usage | None = getattr(task_model, "usage", None)
+        self.earlier = 0.0
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time in training."""
+        return self.earlier + time.perf_counter() - self.started
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers for a checkpoint."""
+        return {"seconds": self.seconds, "usage": None if self.usage is None else self.usage.as_dict()}
+
+    def add(self, state: dict[str, Any]) -> None:
+        """Count what was spent before a resume."""
+        self.earlier += state["seconds"]
+        if self.usage is not None and state["usage"] is not None:
+            self.usage.add(Usage(**state["usage"]))
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -45,11 +76,13 @@ def save(trainer: Any, path: Path) -> None:
     torch.save(trainer.optimizer.state_dict(), temporary / "optimizer.pt")
     torch.save(trainer.lr_scheduler.state_dict(), temporary / "scheduler.pt")
     record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
-    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller)
+    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller, spent=trainer.spent)
     publish(temporary, path)
 
 
-def save_record(folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController) -> None:
+def save_record(
+    folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController, spent: Spent
+) -> None:
     """Write `trainer.json`, what every algorithm's checkpoint holds, and the best policy on dev so far."""
     if dev.best_state is not None:
         save_file(dev.best_state, folder / "best.safetensors")
@@ -58,13 +91,15 @@ def save_record(folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_co
         "best_step": dev.best_step,
         "since_best": dev.since_best,
     }
-    RunFolder.write_json(folder / "trainer.json", {**record, "kl_coefficient": kl_controller.coefficient, "dev": best})
+    record |= {"kl_coefficient": kl_controller.coefficient, "dev": best, "spent": spent.state()}
+    RunFolder.write_json(folder / "trainer.json", record)
 
 
-def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController) -> dict[str, Any]:
-    """Put the stopping state and the KL coefficient back; returns `trainer.json`."""
+def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController, spent: Spent) -> dict[str, Any]:
+    """Put the stopping state, the KL coefficient and what was spent back; returns `trainer.json`."""
     state = RunFolder.read_json(folder / "trainer.json")
     kl_controller.coefficient = state["kl_coefficient"]
+    spent.add(state["spent"])
     dev.best_step, dev.since_best = state["dev"]["best_step"], state["dev"]["since_best"]
     if state["dev"]["best"] is not None:
         dev.best = state["dev"]["best"]
@@ -86,7 +121,7 @@ def load(trainer: Any, path: Path) -> None:
     """Put `trainer` into the state of the checkpoint at `path`."""
     if not (path / "policy.safetensors").is_file():
         raise RunFolderError(f"{path} is no checkpoint of PPO; resume with the --algorithm that the run began with")
-    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller)
+    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller, spent=trainer.spent)
     model = trainer.accelerator.unwrap_model(trainer.model)
     load_trainable_state(model, load_file(path / "policy.safetensors"))
     trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))

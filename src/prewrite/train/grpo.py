@@ -158,6 +158,7 @@ class _GroupTrainer:
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
         )
+        self.spent = checkpoint.Spent(evaluator.task_model)
         self.stop_requested = False
         self.clock = Clock()
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
@@ -194,7 +195,9 @@ class _GroupTrainer:
                 raise RunFolderError(
                     f"{path} is no checkpoint of GRPO or RLOO; resume with the --algorithm that the run began with"
                 )
-            step = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller)["step"]
+            step = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)[
+                "step"
+            ]
             self.beta = self.kl_controller.coefficient
             for file in (self.run_folder.metrics, self.run_folder.rollouts, self.run_folder.rewrites):
                 self.run_folder.truncate(file, after_step=step)
@@ -309,7 +312,7 @@ class _GroupTrainer:
         if self.accelerator.is_main_process:
             written = self.run_folder.checkpoints / f"checkpoint-{self.state.global_step}"
             record = {"step": self.updates}
-            checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller)
+            checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)
             checkpoint.publish(written, self.run_folder.checkpoints / f"step-{self.updates:05d}")
         self.accelerator.wait_for_everyone()
 

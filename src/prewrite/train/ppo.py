@@ -159,6 +159,7 @@ class PRewritePPOTrainer(PPOTrainer):
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
         )
+        self.spent = checkpoint.Spent(evaluator.task_model)
         self.stop_requested = False
 
     # ---- the loop -------------------------------------------------------------------------------------------------

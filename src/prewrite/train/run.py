@@ -124,7 +124,6 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
         )
 
     print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
-    started = time.perf_counter()
     with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
         trainer = build_trainer(trainer_class, config, splits, evaluator, run, bar)
         resume_from = checkpoint.latest(run) if config.resume else None
@@ -135,7 +134,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
                 raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
     if not trainer.stop_requested:
         trainer.save_rewriter()
-    return Trained(trainer, splits, run, time.perf_counter() - started)
+    return Trained(trainer, splits, run, trainer.spent.seconds)
 
 
 def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator) -> str:
