@@ -205,26 +205,22 @@ def test_import_and_help_need_no_torch_and_little_time():
     assert best < 0.3
 
 
-def test_rewrites_remembered_from_training_are_ranked_by_their_lead_over_the_initial_instruction(tmp_path):
+def test_rewrites_remembered_from_training_are_ranked_within_their_update(tmp_path):
     from prewrite.run_folder import RunFolder
     from prewrite.train.choose import best_rollouts
 
     run = RunFolder(tmp_path)
     rows = [
-        (1, "easy, little above", 0.9, {}), (1, "easy, below", 0.6, {}), (1, "guarded", 1.5, {"guard/drift": -0.1}),
-        (2, "hard, far above", 0.6, {}), (2, "hard, at level", 0.2, {}), (2, "", 0.9, {}),
-        (2, "twice", 0.5, {}), (2, "twice", 0.5, {}), (3, "twice", 0.8, {}), (3, "once", 0.8, {}),
+        (1, "easy update, average", 0.9), (1, "easy update, worse", 0.7), (1, "easy update, best", 1.0),
+        (2, "hard update, best", 0.6), (2, "hard update, worst", 0.0), (2, "", 0.9),
     ]  # fmt: skip
     run.append(
-        run.rollouts,
-        [{"step": s, "instruction": "a", "rewrite": text, "reward": r, "guards": g} for s, text, r, g in rows],
+        run.rollouts, [{"step": s, "instruction": "a", "rewrite": text, "reward": reward} for s, text, reward in rows]
     )
-    level = {1: 0.8, 2: 0.2, 3: 0.5}
-    # Leads: 0.1, -0.2; 0.4, 0; "twice" 0.3 in two updates, "once" 0.3 in one. Their mean m is 1.2 / 7 = 0.171, and
-    # (sum + m) / (n + 1) is 0.286 for "hard, far above", 0.257 for "twice", 0.236 for "once", 0.136 for the first.
-    found = [candidate.rewrite for candidate in best_rollouts(run, "a", 4, level.__getitem__)]
-    assert found == ["hard, far above", "twice", "once", "easy, little above"]
-    assert best_rollouts(run, "another instruction", 2, level.__getitem__) == []
+    # leads over the update's mean: +0.13 in the first, +0.3 in the second (the empty rewrite is no candidate)
+    found = [candidate.rewrite for candidate in best_rollouts(run, "a", 2)]
+    assert found == ["hard update, best", "easy update, best"]
+    assert best_rollouts(run, "another instruction", 2) == []
 
 
 def test_a_budget_that_runs_out_says_what_is_saved_and_how_to_go_on(toy, tmp_path, capsys):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset
@@ -16,7 +14,6 @@ from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.search import Candidate, Selection, corrected_estimate, merge, propose, select
 from prewrite.train.rewriter import Rewriter
-from prewrite.train.steps import draw_examples
 from prewrite.train.warm_start import adapter_for
 from prewrite.types import RewriteExample
 
@@ -49,7 +46,7 @@ def choose_and_test(
     instructions = {"initial": instruction, "rewrite": greedy}
     selection: Selection | None = None
     if config.strategy == "S":
-        selection = choose_on_dev(config, task, rewriter, reward, run)
+        selection = choose_on_dev(config, instruction, dev_rows, rewriter, reward, run, complete=task.test is None)
         instructions["rewrite"] = selection.rewrite
     if config.baselines:
         instructions |= {"trained greedy": greedy, **baselines(config, task, reward)}
@@ -84,19 +81,18 @@ def choose_and_test(
 
 
 def choose_on_dev(
-    config: TrainConfig, task: Task, rewriter: Rewriter, reward: TaskReward, run: RunFolder
+    config: TrainConfig,
+    instruction: str,
+    dev_rows: Sequence[RewriteExample],
+    rewriter: Rewriter,
+    reward: TaskReward,
+    run: RunFolder,
+    *,
+    complete: bool,
 ) -> Selection:
     """Let samples and the best rewrites of training race on dev; every decision goes to `rewrites.jsonl`."""
-    instruction, dev_rows = task.instruction, list(task.dev)
-
-    def level(step: int) -> float:
-        """What the initial instruction earns on the examples of an update."""
-        draw = {"seed": config.seed, "step": step, "instruction": instruction}
-        examples = draw_examples(task.train, config.examples_per_rewrite, **draw)
-        return reward([instruction], instruction, examples, step=step)[0].reward.total
-
     candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
-    candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates, level)])
+    candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
     readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
     selection = select(
         readable,
@@ -104,7 +100,7 @@ def choose_on_dev(
         dev_rows,
         race=config.race,
         max_items=config.race_items or None,
-        complete=task.test is None,
+        complete=complete,
         seed=config.seed,
     )
     run.append(run.rewrites, [*refused, *with_fidelity(selection.rows, reward, instruction)])
@@ -120,25 +116,23 @@ def estimate_from_dev(selection: Selection, *, seed: int) -> dict[str, Any]:
     return {"verdict": corrected.verdict(), "test": None, "dev": dev}
 
 
-def best_rollouts(run: RunFolder, instruction: str, count: int, level: Callable[[int], float]) -> list[Candidate]:
-    """The `count` distinct rewrites of `instruction` that did best in training, no guard firing.
+def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:
+    """The `count` distinct rewrites of `instruction` that did best in training, against the others of their update.
 
     Training has scored hundreds of rewrites by now, on few rows each; dev decides whether the luckiest were also good.
-    A rewrite's lead is its reward minus `level(step)`, what the initial instruction earns on the same examples: every
-    update has its own, and a rewrite's rivals in it are bad early and good late. The mean over the n updates that
-    wrote a rewrite is shrunk towards the mean m of all leads, (sum + m) / (n + 1): one lucky draw counts for less.
+    A reward is taken relative to its update's mean, because every update has its own examples.
     """
-    rows = [row for row in run.read_rows(run.rollouts) if row["instruction"] == instruction and row["rewrite"]]
-    levels = {step: level(step) for step in sorted({row["step"] for row in rows})}
-    leads: dict[str, dict[int, float]] = {}  # by update, since a rewrite that stands twice in one has one grade
-    for row in rows:
-        if not row.get("guards"):
-            leads.setdefault(row["rewrite"], {})[row["step"]] = row["reward"] - levels[row["step"]]
-    if not leads:
-        return []
-    middle = float(np.mean([lead for found in leads.values() for lead in found.values()]))
-    worth = {rewrite: (sum(found.values()) + middle) / (len(found) + 1) for rewrite, found in leads.items()}
-    return [Candidate(rewrite, "rollout") for rewrite in sorted(worth, key=lambda rewrite: -worth[rewrite])[:count]]
+    updates: dict[int, list[dict[str, Any]]] = {}
+    for row in run.read_rows(run.rollouts):
+        if row["instruction"] == instruction and row["rewrite"]:
+            updates.setdefault(row["step"], []).append(row)
+    lead: dict[str, float] = {}
+    for rows in updates.values():
+        mean = sum(row["reward"] for row in rows) / len(rows)
+        for row in rows:
+            lead[row["rewrite"]] = max(lead.get(row["rewrite"], -1.0), row["reward"] - mean)
+    best = sorted(lead, key=lambda rewrite: -lead[rewrite])[:count]
+    return [Candidate(rewrite, "rollout") for rewrite in best]
 
 
 def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:

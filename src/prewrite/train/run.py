@@ -70,13 +70,13 @@ def measure(
     """Choose and test a rewrite of every instruction; `phases` gets the seconds of both."""
     results = []
     for part in splits:
-        tests = part.test.by_instruction()
+        tests, trains = part.test.by_instruction(), part.train.by_instruction()
         for instruction, dev_rows in part.dev.by_instruction().items():
             if instruction in tests or not config.hold_out_test:
                 test_rows = tests.get(instruction)
                 if test_rows is not None and config.test_examples:
                     test_rows = sample(test_rows, config.test_examples, seed=config.seed)
-                task = Task(instruction, trainer.mixture.rows[instruction], dev_rows, test_rows)
+                task = Task(instruction, trains[instruction], dev_rows, test_rows)
                 results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = trainer.reward.evaluator.task_model.usage.as_dict()
@@ -148,7 +148,6 @@ def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Eval
     if config.strategy == "S":
         rows = sum(min(len(part.dev), config.race_items or len(part.dev)) for part in splits)
         calls += (2 + 2 * config.num_candidates) * rows
-        calls += config.max_steps * config.examples_per_rewrite  # the initial instruction, beside remembered rewrites
     calls += 2 * sum(min(len(part.test), config.test_examples or len(part.test)) for part in splits)
     examples = [part.train[index] for part in splits for index in range(min(20, len(part.train)))]
     prompts = [evaluator.prompt(example.instruction, example) for example in examples]
