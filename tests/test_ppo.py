@@ -158,9 +158,10 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     assert loaded.sample(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample(INSTRUCTION, 4, seed=1)
 
 
-def test_an_unknown_setting_is_named():
+def test_an_unknown_setting_is_named_and_leaves_no_folder(tmp_path):
     with pytest.raises(ConfigError, match="learning_rat"):
-        toy_trainer("unused", learning_rat=1.0)
+        toy_trainer(str(tmp_path / "run"), learning_rat=1.0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):

@@ -122,8 +122,8 @@ class PRewritePPOTrainer(PPOTrainer):
         **settings,
     ):
         self.run_folder = RunFolder(Path(log_dir))
-        self.run_folder.path.mkdir(parents=True, exist_ok=True)
         args = ppo_config(settings, max_steps, self.run_folder.path)
+        self.run_folder.path.mkdir(parents=True, exist_ok=True)
         if isinstance(base_model, tuple):
             (model, tokenizer), name = base_model, "custom"
         else:
