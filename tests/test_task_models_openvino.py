@@ -103,13 +103,12 @@ def test_batches_stay_within_their_padded_size():
 @pytest.mark.slow
 def test_scores_are_those_of_hf_and_do_not_depend_on_company_in_f32():
     pytest.importorskip("openvino_genai")
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     if find_gguf() is None:
         pytest.skip("the embedded model is not installed")
     from prewrite.task_models.hf import HFTaskModel
     from prewrite.task_models.openvino import OpenVINOTaskModel
 
-    torch.set_grad_enabled(False)
     prompts = [
         f"Is it positive or negative?\n\nInput: a {word} film\nOutput:" for word in ("good", "bad", "rather dull")
     ]
