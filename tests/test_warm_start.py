@@ -4,6 +4,7 @@ import pytest
 import torch
 from toy import toy_model
 
+from prewrite.errors import ConfigError
 from prewrite.train import warm_start as module
 from prewrite.train.rewriter import load_base, starter_adapter
 from prewrite.train.warm_start import Pair, adapter_for, make_adapter, warm_start
@@ -59,8 +60,10 @@ def test_auto_leaves_toys_and_large_models_alone_and_a_choice_is_a_choice(base, 
     monkeypatch.setattr(module, "AUTO_BELOW", 10)
     assert adapter_for("auto", base) is None
     assert adapter_for("none", "embedded") is None
-    assert str(adapter_for("some/folder", base)) == "some/folder"
-    assert adapter_for("auto", "embedded") == starter_adapter("embedded")
+    starter = starter_adapter("embedded")
+    assert adapter_for("auto", "embedded") == adapter_for(str(starter), base) == starter
+    with pytest.raises(ConfigError, match="warm_start 'atuo' is no adapter folder"):
+        adapter_for("atuo", base)
 
 
 def test_a_model_whose_layers_have_other_names_is_adapted_on_all_linear_layers(tmp_path, monkeypatch, one_thread):

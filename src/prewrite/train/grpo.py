@@ -195,12 +195,10 @@ class _GroupTrainer:
                 raise RunFolderError(
                     f"{path} is no checkpoint of GRPO or RLOO; resume with the --algorithm that the run began with"
                 )
-            step = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)[
-                "step"
-            ]
+            record = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)
             self.beta = self.kl_controller.coefficient
             for file in (self.run_folder.metrics, self.run_folder.rollouts, self.run_folder.rewrites):
-                self.run_folder.truncate(file, after_step=step)
+                self.run_folder.truncate(file, after_step=record["step"])
             settings["resume_from_checkpoint"] = str(path)
         super().train(**settings)
         if not self.stop_requested and self.dev.best_state is not None:

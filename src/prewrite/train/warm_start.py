@@ -23,6 +23,7 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
+from prewrite.errors import ConfigError
 from prewrite.meta_prompts import build_meta_prompt
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.task_models.hf import parameter_count
@@ -48,10 +49,18 @@ def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> 
     """The adapter that `--warm_start` means: a folder, or none, or for `auto` what suits the base model.
 
     `auto` is the adapter that ships for the embedded model, and for another one of 30M to 1B parameters one that is
-    made on its first use (minutes on a CPU, with a progress bar) and kept in `cache_dir()`.
+    made on its first use (minutes on a CPU, with a progress bar) and kept in `cache_dir()`. Raises `ConfigError` for a
+    folder that holds no adapter.
     """
+    if setting == "none":
+        return None
     if setting != "auto":
-        return None if setting == "none" else Path(setting)
+        if not (Path(setting) / "adapter_config.json").is_file():
+            raise ConfigError(
+                f"warm_start {setting!r} is no adapter folder: it has no adapter_config.json; give a folder that "
+                "`prewrite warm-start` made, or auto, or none"
+            )
+        return Path(setting)
     if shipped := starter_adapter(base_model):
         return shipped
     if not AUTO_ABOVE <= parameter_count(base_model) < AUTO_BELOW:
