@@ -19,6 +19,7 @@ from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.grpo import TRAINERS, trl_prompt
+from prewrite.train.policy import PolicyWithValueHead
 from prewrite.train.rewriter import Rewriter, query_ids
 from prewrite.types import RewriteExample
 
@@ -216,7 +217,7 @@ def tokenizer_that_begins_with_eos():
 
 @both
 @pytest.mark.parametrize("make", [lambda: toy_model()[1], chat_tokenizer, tokenizer_that_begins_with_eos])
-def test_the_policy_sees_the_tokens_that_it_will_be_asked_with(tmp_path, algorithm, make):
+def test_the_policy_sees_the_tokens_that_it_will_be_asked_with(tmp_path, monkeypatch, algorithm, make):
     model, tokenizer = toy_model()[0], make()
     evaluator = toy_evaluator()
     trainer = TRAINERS[algorithm](
@@ -224,10 +225,16 @@ def test_the_policy_sees_the_tokens_that_it_will_be_asked_with(tmp_path, algorit
         reward=TaskReward(evaluator, guards=()), per_device_train_batch_size=4, max_completion_length=4,
     )  # fmt: skip
     seen = []
-    generate = model.generate
-    model.generate = lambda *args, **kwargs: (seen.append(kwargs["input_ids"].tolist()), generate(*args, **kwargs))[1]
+    sample = PolicyWithValueHead.sample
+    monkeypatch.setattr(
+        PolicyWithValueHead,
+        "sample",
+        lambda self, prompts, **kw: (seen.append(prompts), sample(self, prompts, **kw))[1],
+    )
     trainer.train()
-    assert seen == [[query_ids(INSTRUCTION, tokenizer)] * 4]
+    (prompts,) = seen
+    assert prompts.ids.tolist() == [query_ids(INSTRUCTION, tokenizer)]
+    assert prompts.rows.tolist() == [0] * 4
 
 
 def test_a_chat_template_gets_messages_and_no_template_gets_text():

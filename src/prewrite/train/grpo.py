@@ -2,11 +2,12 @@
 
     for each update:   prompts of the step  ->  generate  ->  `_reward`  ->  advantages and updates (all TRL's)
 
-What is ours: the prompts, the reward with its log, dev-set stopping and the run folder; all as for PPO, so that the
-algorithms differ in the update alone. A group is the rewrites of one instruction in one update, and its rewrites are
-scored on the same examples. GRPO (arXiv 2402.03300) divides a rewrite's advantage, reward minus group mean, by the
-group's standard deviation, and adds `beta` times a KL estimate to the loss; RLOO (arXiv 2402.14740) takes the mean of
-the *other* rewrites as the baseline, and `beta` times the completion's KL off the reward, as PPO here does.
+What is ours: the prompts, which are read once (`trl_group.py`), the reward with its log, dev-set stopping and the run
+folder; all as for PPO, so that the algorithms differ in the update alone. A group is the rewrites of one instruction
+in one update, and its rewrites are scored on the same examples. GRPO (arXiv 2402.03300) divides a rewrite's advantage,
+reward minus group mean, by the group's standard deviation, and adds `beta` times a KL estimate to the loss; RLOO
+(arXiv 2402.14740) takes the mean of the *other* rewrites as the baseline, and `beta` times the completion's KL off the
+reward, as PPO here does.
 
 Groups whose rewrites all tie teach nothing; they are graded once more on other examples (`group_reward.py`).
 `groups/resampled` counts these, `groups/tied` those that tie still. Where many do, the reward mode `soft` ranks
@@ -55,6 +56,7 @@ from prewrite.train.steps import (
     rollout_rows,
     summarise,
 )
+from prewrite.train.trl_group import SharedPrompts
 
 # TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
 GROUP_DEFAULTS = {
@@ -351,13 +353,13 @@ class _GroupTrainer:
         return self.config_class(**{name: value for name, value in settings.items() if name in known})
 
 
-class PRewriteGRPOTrainer(_GroupTrainer, GRPOTrainer):
+class PRewriteGRPOTrainer(_GroupTrainer, SharedPrompts, GRPOTrainer):
     """Trains a rewriter by group-relative policy optimisation; see `_GroupTrainer` for the arguments."""
 
     config_class = GRPOConfig
 
 
-class PRewriteRLOOTrainer(_GroupTrainer, RLOOTrainer):
+class PRewriteRLOOTrainer(_GroupTrainer, SharedPrompts, RLOOTrainer):
     """Trains a rewriter by REINFORCE with a leave-one-out baseline; see `_GroupTrainer` for the arguments."""
 
     config_class = RLOOConfig
