@@ -80,13 +80,18 @@ def main() -> None:
     """Run the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument(
+        "--levers", nargs="+", choices=list(LEVERS), default=list(LEVERS), help="switch off only these"
+    )
     parser.add_argument("--dry_layers", type=int, help="cut the policy to its first layers")
     parser.add_argument("--off", nargs="*", choices=list(LEVERS), help=argparse.SUPPRESS)  # one variant, as JSON
     args = parser.parse_args()
     if args.off is not None:
         print(json.dumps(run_variant(args.off, args.dry_layers, args.updates)))
         return
-    variants = {"all levers": []} | {f"without {name}": [name] for name in LEVERS} | {"without any": list(LEVERS)}
+    variants = {"all levers": []} | {f"without {name}": [name] for name in args.levers}
+    if len(args.levers) > 1:
+        variants["without any"] = args.levers
     print("| variant | rollout s | reference s | update s | total s | of whole | peak GB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     whole = 0.0

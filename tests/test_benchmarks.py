@@ -1,0 +1,115 @@
+"""Every benchmark runs to its end on a small part of its work, and takes the flags that the documentation gives it."""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+DATA = ROOT.parent / "shared" / "data"
+NEEDS_DATA = pytest.mark.skipif(not (DATA / "sst2").is_dir(), reason=f"needs the data set sst2 in {DATA}")
+# Small enough for a test; the figure that each prints about so little work means nothing.
+RUNS = [
+    pytest.param("fidelity.py --pairs 3", "AUC against honest", id="fidelity"),
+    pytest.param("group_step.py --algorithm rloo --updates 1 --layers 1", "x CPU", id="group_step"),
+    pytest.param("learning_curves.py --seeds 2", "Mean distance", id="learning_curves"),
+    pytest.param("ppo_levers.py --updates 1 --dry_layers 1 --levers 'shared prompt'", "without shared prompt",
+                 id="ppo_levers"),
+    pytest.param("ppo_step.py --parts stock-lora ours --updates 1 --dry_layers 1", "stock-lora / ours", id="ppo_step"),
+    pytest.param("racing.py --runs 5", "coverage", id="racing"),
+    pytest.param("read_dataset.py --rows 2000", "rows/s", id="read_dataset"),
+    pytest.param("task_models.py --cache 2000", "looked up", id="task_models: cache"),
+    pytest.param("task_models.py --rows 4 --rounds 1 --engines 'hf fp32'", "hf fp32", marks=NEEDS_DATA,
+                 id="task_models: speed"),
+]  # fmt: skip
+
+
+def run_benchmark(command: str) -> str:
+    """What a benchmark prints; it must end well."""
+    program, *flags = shlex.split(command)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, str(BENCHMARKS / program), *flags], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+@pytest.mark.parametrize(("command", "printed"), RUNS)
+def test_a_benchmark_runs_to_its_end(command, printed):
+    assert printed in run_benchmark(command)
+
+
+def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    study = importlib.import_module("study")
+    tiny = ["--max_steps", "1", "--rewrites_per_step", "2", "--examples_per_rewrite", "2", "--dev_examples", "4",
+            "--race_items", "6", "--test_examples", "4", "--num_candidates", "2"]  # fmt: skip
+    given, conditions = Namespace(data=tmp_path, output=tmp_path), {"tiny": tiny}
+    cells = [("demo", "tiny", 0), ("demo", "tiny", 1)]  # the second has not been run: the table leaves it out
+    study.run_cell(given, "demo", tiny, 0)
+    study.print_rows(given, cells, conditions)
+    study.print_means(given, cells, conditions)
+    printed = capsys.readouterr().out
+    result = json.loads((study.folder_of(given, "demo", tiny, 0) / "result.json").read_text())
+    assert " ".join(result["rewrite"].split()).replace("|", "\\|") in printed
+    assert "| demo | tiny | 1 |" in printed
+    folder = study.folder_of(given, "demo", tiny, 0)
+    assert f"| {folder.name} |" in run_benchmark(f"race_runs.py {shlex.quote(str(folder))}")
+
+
+def test_transfer_measures_tasks_that_were_not_trained_on(tmp_path):
+    words = {"colour": ("red", "blue"), "size": ("big", "small"), "taste": ("sweet", "sour")}
+    for name, labels in words.items():
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for split in ("train", "dev", "test"):
+            rows = [
+                {"instruction": f"Name the {name}.", "input": f"{split} thing {at}", "output": labels[at % 2]}
+                for at in range(6)
+            ]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    printed = run_benchmark(
+        f"transfer.py --data {shlex.quote(str(tmp_path / 'data'))} --held-out taste --max-steps 1 --test-rows 4"
+        f" --instructions-per-step 2 --output {shlex.quote(str(tmp_path / 'run'))}"
+    )
+    assert "Trained on 2 data sets (colour, size)" in printed
+    assert re.search(r"^\| taste \| 4 \|", printed, re.MULTILINE)
+
+
+def documented():
+    """(script, flags) of every benchmark command in the documentation, in code blocks and in sentences."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for command in re.findall(r"(?:^|`)python (benchmarks/[^`\n]+)", text, re.MULTILINE):
+            words = shlex.split(command, comments=True)
+            yield pytest.param(words[0], words[1:], id=f"{page.name}: {' '.join(words)[:60]}")
+
+
+@pytest.mark.parametrize(("script", "flags"), list(documented()))
+def test_a_documented_benchmark_takes_its_flags(script, flags, monkeypatch):
+    class ParsedError(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser, *args, **settings):
+        parse(parser, *args, **settings)  # exits on a flag that is not there
+        raise ParsedError
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr(sys, "argv", [script, *(flag for flag in flags if flag != "...")])
+    if "--help" in flags:
+        return
+    with pytest.raises(ParsedError):
+        importlib.import_module(Path(script).stem).main()
