@@ -18,9 +18,10 @@ from prewrite.run_folder import RunFolder
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.group_reward import GroupReward
-from prewrite.train.grpo import TRAINERS, trl_prompt
+from prewrite.train.grpo import TRAINERS
 from prewrite.train.policy import PolicyWithValueHead
 from prewrite.train.rewriter import Rewriter, query_ids
+from prewrite.train.trl_group import trl_prompt
 from prewrite.types import RewriteExample
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,7 +2,7 @@
 
     for each update:   prompts of the step  ->  generate  ->  `_reward`  ->  advantages and updates (all TRL's)
 
-What is ours: the prompts, which are read once (`trl_group.py`), the reward with its log, dev-set stopping and the run
+What is ours: the prompts, which are read once (`SharedPrompts`), the reward with its log, dev-set stopping and the run
 folder; all as for PPO, so that the algorithms differ in the update alone. A group is the rewrites of one instruction
 in one update, and its rewrites are scored on the same examples. GRPO (arXiv 2402.03300) divides a rewrite's advantage,
 reward minus group mean, by the group's standard deviation, and adds `beta` times a KL estimate to the loss; RLOO
@@ -17,29 +17,21 @@ rewrites that tie on accuracy.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import os
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that RLOO may move
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
 from prewrite.data import PRewriteDataset
-from prewrite.errors import ConfigError, RunFolderError
+from prewrite.errors import RunFolderError
 from prewrite.evaluator import Evaluator
-from prewrite.meta_prompts import build_meta_prompt, extract_rewrite, format_rewriter_query
+from prewrite.meta_prompts import extract_rewrite
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.train import checkpoint
@@ -49,43 +41,18 @@ from prewrite.train.kl import KLController
 from prewrite.train.mixture import Mixture
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.train.rewriter import Rewriter, RewriterSettings, load_base, query_ids, save_rewriter
-from prewrite.train.steps import (
-    Clock,
-    clear_sampling_defaults,
-    draw_instructions,
-    rollout_rows,
-    summarise,
+from prewrite.train.steps import Clock, clear_sampling_defaults, rollout_rows, summarise
+from prewrite.train.trl_group import (
+    TRL_KEYS,
+    GRPOConfig,
+    GRPOTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SharedPrompts,
+    group_config,
+    loadable,
+    step_prompts,
 )
-from prewrite.train.trl_group import SharedPrompts
-
-# TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
-GROUP_DEFAULTS = {
-    "temperature": 1.0,
-    "max_completion_length": 64,
-    "max_prompt_length": None,  # TRL 0.25 would cut the end of a long prompt, the cue included; gone in later releases
-    "per_device_train_batch_size": 16,
-    "gradient_accumulation_steps": 1,
-    "num_iterations": 2,
-    "beta": 0.02,
-    "learning_rate": 2e-4,
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 1.0,
-    "gradient_checkpointing": False,
-    "bf16": False,
-    "report_to": "none",
-}
-# What the steps and the run folder rest on.
-FIXED = {
-    "shuffle_dataset": False,  # the data set has the prompts in the order of the steps
-    "remove_unused_columns": False,
-    "logging_strategy": "steps",
-    "logging_steps": 1,
-    "save_strategy": "no",  # the callback asks for a save where one is exact
-    "disable_tqdm": True,
-    "chat_template_kwargs": {"enable_thinking": False},  # as `format_rewriter_query`
-}
-DERIVED = ("output_dir", "max_steps", "num_train_epochs", "num_generations", "steps_per_generation",
-           "generation_batch_size")  # fmt: skip
 
 
 class _GroupTrainer:
@@ -130,7 +97,7 @@ class _GroupTrainer:
         self.run_folder = RunFolder(Path(log_dir))
         self.mixture = Mixture.of(train_dataset)
         groups = min(instructions_per_step, len(self.mixture.rows))
-        args = self._trl_args(trl_config, max_steps, groups)
+        args = group_config(self.config_class, trl_config, max_steps, groups, self.run_folder.path)
         self.run_folder.path.mkdir(parents=True, exist_ok=True)
         if isinstance(base_model, tuple):
             (model, tokenizer), name = base_model, "custom"
@@ -166,7 +133,7 @@ class _GroupTrainer:
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
         frozen = copy.deepcopy(model) if lora is None and args.beta == 0 else None
         prompts = step_prompts(self.mixture, groups, max_steps, tokenizer, meta_family, seed=args.seed)
-        with _loadable(model) if lora is None and args.beta else nullcontext():
+        with loadable(model) if lora is None and args.beta else nullcontext():
             super().__init__(
                 model=model,
                 args=args,
@@ -326,32 +293,6 @@ class _GroupTrainer:
     def _unwrapped(self):
         return self.accelerator.unwrap_model(self.model)
 
-    def _trl_args(self, given: dict, updates: int, groups: int):
-        known = {field.name for field in dataclasses.fields(self.config_class)}
-        for name in given:
-            if name not in known:
-                raise ConfigError(f"{name!r} is no setting of the trainer or of TRL's {self.config_class.__name__}")
-            if name in DERIVED or name in FIXED:
-                raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out")
-        settings = GROUP_DEFAULTS | given
-        if updates < 1:
-            raise ConfigError(f"max_steps is {updates}; it must be at least 1")
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        rewrites = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * world
-        if rewrites % groups or rewrites // groups < 2:
-            raise ConfigError(
-                f"{rewrites} rewrites per step cannot be shared evenly, two or more each, by {groups} instructions; "
-                "choose a multiple of instructions_per_step"
-            )
-        settings |= FIXED | {
-            "output_dir": str(self.run_folder.path),
-            "max_steps": updates * settings["num_iterations"],
-            "num_generations": rewrites // groups,
-            "steps_per_generation": settings["gradient_accumulation_steps"],
-        }
-        settings.setdefault("use_cpu", not torch.cuda.is_available())
-        return self.config_class(**{name: value for name, value in settings.items() if name in known})
-
 
 class PRewriteGRPOTrainer(_GroupTrainer, SharedPrompts, GRPOTrainer):
     """Trains a rewriter by group-relative policy optimisation; see `_GroupTrainer` for the arguments."""
@@ -366,13 +307,6 @@ class PRewriteRLOOTrainer(_GroupTrainer, SharedPrompts, RLOOTrainer):
 
 
 TRAINERS = {"grpo": PRewriteGRPOTrainer, "rloo": PRewriteRLOOTrainer}
-
-TRL_KEYS = {
-    "loss": "loss/policy",
-    "grad_norm": "grad_norm",
-    "learning_rate": "lr",
-    "clip_ratio/region_mean": "ppo/clip_fraction",
-}
 
 
 class _StepCallback(TrainerCallback):
@@ -412,43 +346,3 @@ class _StepCallback(TrainerCallback):
             self.trainer.finish_update(self.logs)
             self.logs.clear()
             logs.update(self.trainer.metrics)
-
-
-def step_prompts(mixture: Mixture, groups: int, steps: int, tokenizer, meta_family: str, *, seed: int) -> Dataset:
-    """The prompts of all steps in order, `groups` a step, with the columns `instruction` and `step`."""
-    rows = []
-    prompts = {name: trl_prompt(name, tokenizer, meta_family) for name in mixture.rows}
-    for step in range(1, steps + 1):
-        for name in draw_instructions(mixture, groups, seed=seed, step=step):
-            rows.append({"prompt": prompts[name], "instruction": name, "step": step})
-    return Dataset.from_list(rows)
-
-
-def trl_prompt(instruction: str, tokenizer, meta_family: str):
-    """What TRL tokenises to `query_ids`: messages where there is a chat template, else text.
-
-    Text goes through the tokenizer without special tokens in TRL 0.25 and with them in newer releases (those have
-    `_tokenize_prompts`), so there the special tokens that belong to the query are written out.
-    """
-    query = build_meta_prompt(instruction, meta_family)
-    if getattr(tokenizer, "chat_template", None):
-        return [{"role": "user", "content": query}]
-    if hasattr(GRPOTrainer, "_tokenize_prompts"):
-        return format_rewriter_query(query, tokenizer)
-    return tokenizer.decode(query_ids(instruction, tokenizer, meta_family=meta_family))
-
-
-@contextmanager
-def _loadable(model):
-    """While TRL's constructor runs, `model` stands in a folder: TRL loads the reference from there.
-
-    The name that the model came under would bring the weights before the warm start, or none.
-    """
-    named, folder = model.config._name_or_path, tempfile.mkdtemp(prefix="prewrite-reference-")
-    try:
-        model.save_pretrained(folder)
-        model.config._name_or_path = folder
-        yield
-    finally:
-        model.config._name_or_path = named
-        shutil.rmtree(folder)

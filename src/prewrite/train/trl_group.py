@@ -1,31 +1,117 @@
-"""TRL's group trainers with each prompt read once: the rewrites of one instruction share its meta prompt.
+"""TRL's side of GRPO and RLOO: settings, prompts in its shape, and its two methods that meet the model.
 
-TRL's GRPO and RLOO read the whole prompt again for every rewrite, in sampling, in scoring and in each pass of an
-update, and a meta prompt is several times as long as a rewrite. Two of TRL's methods meet the model; here both go
-through `policy.py`, as PPO does. They compute the same up to rounding: `tests/test_trl_group.py`. Losses, advantages,
-optimiser steps and logs stay TRL's.
+TRL's trainers read the whole prompt again for every rewrite, in sampling, in scoring and in each pass of an update,
+and a meta prompt is several times as long as a rewrite. In `SharedPrompts` both methods go through `policy.py`, as PPO
+does. They compute the same up to rounding: `tests/test_trl_group.py`. Losses, advantages, optimiser steps and logs
+stay TRL's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import DistributedType
+from datasets import Dataset
 from torch import nn
 
-from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that RLOO may move
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from prewrite.errors import ConfigError
+from prewrite.meta_prompts import build_meta_prompt, format_rewriter_query
+from prewrite.train.mixture import Mixture
+from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts
+from prewrite.train.rewriter import query_ids
+from prewrite.train.steps import draw_instructions
+
+__all__ = ["TRL_KEYS", "GRPOConfig", "GRPOTrainer", "RLOOConfig", "RLOOTrainer", "SharedPrompts", "group_config",
+           "loadable", "step_prompts"]  # fmt: skip
+
+# TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
+GROUP_DEFAULTS = {
+    "temperature": 1.0,
+    "max_completion_length": 64,
+    "max_prompt_length": None,  # TRL 0.25 would cut the end of a long prompt, the cue included; gone in later releases
+    "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "num_iterations": 2,
+    "beta": 0.02,
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "report_to": "none",
+}
+# What the steps and the run folder rest on.
+FIXED = {
+    "shuffle_dataset": False,  # the data set has the prompts in the order of the steps
+    "remove_unused_columns": False,
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+    "save_strategy": "no",  # the callback asks for a save where one is exact
+    "disable_tqdm": True,
+    "chat_template_kwargs": {"enable_thinking": False},  # as `format_rewriter_query`
+}
+DERIVED = ("output_dir", "max_steps", "num_train_epochs", "num_generations", "steps_per_generation",
+           "generation_batch_size")  # fmt: skip
+# TRL's names of what it logs, and ours.
+TRL_KEYS = {
+    "loss": "loss/policy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
+    "clip_ratio/region_mean": "ppo/clip_fraction",
+}
 # TRL's settings under which it samples otherwise than from the policy's own distribution on the policy's device.
 SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
             "use_transformers_paged")  # fmt: skip
 
 
+def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int, output_dir: Path):
+    """`given` over `GROUP_DEFAULTS` over TRL's own, as `kind`, which is TRL's `GRPOConfig` or `RLOOConfig`.
+
+    Args:
+        updates: number of updates, of `num_iterations` optimiser steps each.
+        groups: instructions in an update, which share its rewrites out evenly.
+
+    Raises `ConfigError` for what TRL does not know, what follows from other settings, and rewrites that do not divide.
+    """
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{name!r} is no setting of the trainer or of TRL's {kind.__name__}")
+        if name in DERIVED or name in FIXED:
+            raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out")
+    settings = GROUP_DEFAULTS | given
+    if updates < 1:
+        raise ConfigError(f"max_steps is {updates}; it must be at least 1")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rewrites = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * world
+    if rewrites % groups or rewrites // groups < 2:
+        raise ConfigError(
+            f"{rewrites} rewrites per step cannot be shared evenly, two or more each, by {groups} instructions; "
+            "choose a multiple of instructions_per_step"
+        )
+    settings |= FIXED | {
+        "output_dir": str(output_dir),
+        "max_steps": updates * settings["num_iterations"],
+        "num_generations": rewrites // groups,
+        "steps_per_generation": settings["gradient_accumulation_steps"],
+    }
+    settings.setdefault("use_cpu", not torch.cuda.is_available())
+    return kind(**{name: value for name, value in settings.items() if name in known})
+
+
 class SharedPrompts:
-    """Goes before TRL's `GRPOTrainer` or `RLOOTrainer`, 0.25 or later, among the bases of a class.
+    """Reads each prompt once; goes before TRL's `GRPOTrainer` or `RLOOTrainer` among the bases of a class.
 
     Where prompts cannot be shared, TRL's own methods run: with several processes, whose gradients are gathered in the
     model's forward pass, with gradient checkpointing, which keeps no keys and values, and, for sampling, with any of
@@ -95,3 +181,43 @@ def _generating(policy: PolicyWithValueHead, eos_token_id: int) -> Iterator[None
         yield
     finally:
         del policy.policy.generate
+
+
+def step_prompts(mixture: Mixture, groups: int, steps: int, tokenizer, meta_family: str, *, seed: int) -> Dataset:
+    """The prompts of all steps in order, `groups` a step, with the columns `instruction` and `step`."""
+    rows = []
+    prompts = {name: trl_prompt(name, tokenizer, meta_family) for name in mixture.rows}
+    for step in range(1, steps + 1):
+        for name in draw_instructions(mixture, groups, seed=seed, step=step):
+            rows.append({"prompt": prompts[name], "instruction": name, "step": step})
+    return Dataset.from_list(rows)
+
+
+def trl_prompt(instruction: str, tokenizer, meta_family: str):
+    """What TRL tokenises to `query_ids`: messages where there is a chat template, else text.
+
+    Text goes through the tokenizer without special tokens in TRL 0.25 and with them in newer releases (those have
+    `_tokenize_prompts`), so there the special tokens that belong to the query are written out.
+    """
+    query = build_meta_prompt(instruction, meta_family)
+    if getattr(tokenizer, "chat_template", None):
+        return [{"role": "user", "content": query}]
+    if hasattr(GRPOTrainer, "_tokenize_prompts"):
+        return format_rewriter_query(query, tokenizer)
+    return tokenizer.decode(query_ids(instruction, tokenizer, meta_family=meta_family))
+
+
+@contextmanager
+def loadable(model):
+    """While TRL's constructor runs, `model` stands in a folder: TRL loads the reference from there.
+
+    The name that the model came under would bring the weights before the warm start, or none.
+    """
+    named, folder = model.config._name_or_path, tempfile.mkdtemp(prefix="prewrite-reference-")
+    try:
+        model.save_pretrained(folder)
+        model.config._name_or_path = folder
+        yield
+    finally:
+        model.config._name_or_path = named
+        shutil.rmtree(folder)
