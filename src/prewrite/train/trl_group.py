@@ -63,6 +63,7 @@ FIXED = {
 }
 DERIVED = ("output_dir", "max_steps", "num_train_epochs", "num_generations", "steps_per_generation",
            "generation_batch_size")  # fmt: skip
+CHECKPOINTING = "gradient_checkpointing", "activation_checkpointing"  # the name, and the one since transformers 5
 # TRL's names of what it logs, and ours.
 TRL_KEYS = {
     "loss": "loss/policy",
@@ -107,6 +108,9 @@ def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int
         "steps_per_generation": settings["gradient_accumulation_steps"],
     }
     settings.setdefault("use_cpu", not torch.cuda.is_available())
+    old, new = CHECKPOINTING
+    if new in known:
+        settings.setdefault(new, settings.pop(old))
     return kind(**{name: value for name, value in settings.items() if name in known})
 
 
@@ -127,7 +131,8 @@ class SharedPrompts:
     @property
     def shares_prompts(self) -> bool:
         """Whether prompts are read once."""
-        return self.accelerator.distributed_type == DistributedType.NO and not self.args.gradient_checkpointing
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        return alone and not any(getattr(self.args, name, False) for name in CHECKPOINTING)
 
     def _generate_single_turn(self, *inputs, **settings):
         defaults = {field.name: field.default for field in dataclasses.fields(self.args)}
