@@ -4,9 +4,12 @@ import pytest
 import torch
 from toy import toy_model
 
+from prewrite.config import TrainConfig
 from prewrite.errors import ConfigError
+from prewrite.train import rewriter
 from prewrite.train import warm_start as module
 from prewrite.train.rewriter import load_base, starter_adapter
+from prewrite.train.run import resolved
 from prewrite.train.warm_start import Pair, adapter_for, make_adapter, warm_start
 
 PAIRS = [Pair(f"solve the task {word}", f"now {word} step") for word in ("step", "now", "the", "task", "solve")]
@@ -57,7 +60,7 @@ def test_another_model_or_meta_prompt_gets_another(base, monkeypatch):
 def test_auto_leaves_toys_and_large_models_alone_and_a_choice_is_a_choice(base, monkeypatch):
     assert adapter_for("auto", base) is None  # far below 30M
     monkeypatch.setattr(module, "AUTO_ABOVE", 0)
-    monkeypatch.setattr(module, "AUTO_BELOW", 10)
+    monkeypatch.setattr(module, "SMALL", 10)
     assert adapter_for("auto", base) is None
     assert adapter_for("none", "embedded") is None
     starter = starter_adapter("embedded")
@@ -76,3 +79,12 @@ def test_a_model_whose_layers_have_other_names_is_adapted_on_all_linear_layers(t
     monkeypatch.setattr(module, "load_pairs", lambda: PAIRS)
     losses = make_adapter(str(tmp_path / "model"), tmp_path / "adapter", epochs=1)
     assert (tmp_path / "adapter" / "adapter_config.json").is_file() and losses["train/last"] > 0
+
+
+def test_a_small_rewriter_samples_at_a_lower_temperature_unless_told_otherwise(base, monkeypatch):
+    assert resolved(TrainConfig(dataset=["demo"], base_model=base)).temperature == 0.7
+    assert resolved(TrainConfig(dataset=["demo"], base_model=base, temperature=0.9)).temperature == 0.9
+    monkeypatch.setattr(rewriter, "SMALL", 10)
+    assert resolved(TrainConfig(dataset=["demo"], base_model=base)).temperature == 1
+    with pytest.raises(ConfigError, match="temperature is 0"):
+        TrainConfig(dataset=["demo"], base_model=base, temperature=0)

@@ -129,8 +129,8 @@ class TrainConfig(TaskConfig):
     kl_coef: float = option(0.02, "weight of the KL penalty against the reference model, per token")
     target_kl: float | None = option(None, "adapt kl_coef towards this KL per completion, in nats")
     entropy_coef: float = option(0.0, "ppo: bonus per nat of the rewriter's entropy; 0: none")
-    temperature: float = option(
-        1.0, "sampling temperature of the rewriter in training and search; 0.7 suits models below 1B"
+    temperature: float | None = option(
+        None, "the rewriter's sampling temperature in training and search; by default 1, below 1B parameters 0.7"
     )
     lora: bool = option(True, "train a LoRA adapter; --no_lora trains all weights")
     lora_rank: int = option(16, "rank of the adapter")
@@ -166,7 +166,8 @@ class TrainConfig(TaskConfig):
             "mixture_temperature",
         )  # fmt: skip
         for name in positive:
-            if getattr(self, name) <= 0:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
         at_least_0 = (
             "kl_coef", "entropy_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items",

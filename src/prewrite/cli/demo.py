@@ -19,7 +19,6 @@ DEMO: dict[str, Any] = {
     "examples_per_rewrite": 8,
     "response_length": 40,
     "learning_rate": 4e-4,
-    "temperature": 0.7,
     "eval_steps": 3,
     "dev_examples": 60,
     "num_candidates": 6,

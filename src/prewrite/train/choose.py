@@ -49,7 +49,7 @@ def choose_and_test(
         selection = choose_on_dev(config, instruction, dev_rows, rewriter, reward, run, complete=task.test is None)
         instructions["rewrite"] = selection.rewrite
     if config.baselines:
-        instructions |= {"trained greedy": greedy, **baselines(config, task, reward)}
+        instructions |= {"trained greedy": greedy, **baselines(config, task, reward, rewriter.settings.temperature)}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
@@ -170,14 +170,18 @@ def with_fidelity(rows: Sequence[dict[str, Any]], reward: TaskReward, instructio
     ]
 
 
-def baselines(config: TrainConfig, task: Task, reward: TaskReward) -> dict[str, str]:
+def baselines(config: TrainConfig, task: Task, reward: TaskReward, temperature: float) -> dict[str, str]:
     """What RL must beat: the rewriter before it, greedy and best of the same samples, and random exemplars."""
     starter = adapter_for(config.warm_start, config.base_model, config.meta_family)
-    settings = {"meta_family": config.meta_family, "max_new_tokens": config.response_length}
+    settings = {
+        "meta_family": config.meta_family,
+        "max_new_tokens": config.response_length,
+        "temperature": temperature,
+    }
     before = Rewriter.untrained(config.base_model, **settings)
     found = {"untrained greedy": before.greedy(task.instruction)}
     if starter is not None:
-        before = Rewriter.untrained(config.base_model, warm_start=starter, temperature=config.temperature, **settings)
+        before = Rewriter.untrained(config.base_model, warm_start=starter, **settings)
         found["warm-started greedy"] = before.greedy(task.instruction)
     candidates = propose(before, task.instruction, config.num_candidates, seed=config.seed)
     readable, _ = split_by_guards(candidates, reward, task.instruction, list(task.dev))

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint
 from prewrite.train.choose import Task, active_guards, choose_and_test
 from prewrite.train.mixture import joined, load_phrasings, mix
+from prewrite.train.rewriter import default_temperature
 from prewrite.train.warm_start import adapter_for
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def overall(results: Sequence[dict[str, Any]]) -> str:
 def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     """Train and save the rewriter, without choosing or testing; the resolved settings are the run's first file."""
     trainer_class = get_trainer_class(config.algorithm)  # an algorithm that cannot run here must say so first
+    config = resolved(config)
     run = RunFolder.open(config.output_dir) if config.resume else None
     splits = open_splits(config)
     for part in splits:
@@ -135,6 +137,11 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     if not trainer.stop_requested:
         trainer.save_rewriter()
     return Trained(trainer, splits, run, trainer.spent.seconds)
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """`config` with the settings that follow from the rewriter where they were not given."""
+    return replace(config, temperature=config.temperature or default_temperature(config.base_model))
 
 
 def estimate_line(config: TrainConfig, splits: Sequence[Splits], evaluator: Evaluator) -> str:

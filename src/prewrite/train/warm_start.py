@@ -28,14 +28,14 @@ from prewrite.meta_prompts import build_meta_prompt
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.task_models.hf import parameter_count
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.train.rewriter import load_base, query_ids, starter_adapter
+from prewrite.train.rewriter import SMALL, load_base, query_ids, starter_adapter
 from prewrite.user_cache import cache_dir, made_once
 
 logger = logging.getLogger(__name__)
 
-AUTO_ABOVE, AUTO_BELOW = 30e6, 1e9
-"""Parameters of rewriters that are warm-started by default: larger ones write sane English already, and smaller ones
-are toys that a few hundred pairs cannot teach any."""
+AUTO_ABOVE = 30e6
+"""Parameters below which a rewriter is a toy that a few hundred pairs cannot teach any English; from `SMALL` on one
+writes sane English already."""
 
 
 class Pair(NamedTuple):
@@ -63,7 +63,7 @@ def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> 
         return Path(setting)
     if shipped := starter_adapter(base_model):
         return shipped
-    if not AUTO_ABOVE <= parameter_count(base_model) < AUTO_BELOW:
+    if not AUTO_ABOVE <= parameter_count(base_model) < SMALL:
         return None
     folder = cache_dir() / "warm_start" / _key(base_model, meta_family)
     if not folder.is_dir():
