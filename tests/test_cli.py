@@ -68,6 +68,19 @@ def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("rewrite", "fired"), [("Sort the mail by topic.", []), ("step step step step", ["repetition"])]
+)
+def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypatch, rewrite, fired):
+    monkeypatch.setattr("prewrite.train.rewriter.Rewriter.greedy", lambda self, instruction: rewrite)
+    assert main(["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found["rewrite"] == rewrite
+    assert set(fired) <= found["guards"].keys()
+    assert bool(found["guards"]) == bool(fired) == ("read it before you use it" in printed.err)
+
+
 def test_strategy_s_chooses_on_dev(run, toy, capsys):
     flags = ["--strategy", "S", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--json"]
     flags += ["--fidelity-model", str(toy / "model")]

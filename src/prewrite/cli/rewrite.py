@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.train import require_training
 from prewrite.config import STRATEGIES, TaskConfig
 from prewrite.errors import ConfigError
-from prewrite.guards import DEFAULT_GUARDS
+from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,16 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 
     rewriter = Rewriter.load(namespace.model_dir)
     if namespace.strategy == "I":
-        found = {"instruction": instruction, "rewrite": rewriter.greedy(instruction), "strategy": "I"}
+        rewrite = rewriter.greedy(instruction)
+        violations = check_guards(rewrite, GuardContext(instruction))
+        found = {"instruction": instruction, "rewrite": rewrite, "strategy": "I", "guards": violations}
+        if violations:
+            fired = ", ".join(f"{name} {amount:.2f}" for name, amount in violations.items())
+            print(
+                f"warning: guards fire on this rewrite ({fired}; 1 is the worst); read it before you use it, or let "
+                "--strategy S choose on rows of the task",
+                file=sys.stderr,
+            )
     else:
         from dataclasses import replace
 
