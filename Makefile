@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	for name in fidelity ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in fidelity group_step ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 setup: $(VENV)/.dev
 

@@ -110,6 +110,14 @@ def test_transformers_samples_where_prompts_cannot_be_shared(tmp_path, monkeypat
     assert trainer.updates == 1
 
 
+@both
+def test_a_loss_of_routers_is_left_to_trl(tmp_path, algorithm):
+    trainer = group_trainer(algorithm, tmp_path)
+    assert trainer.shares_prompts
+    trainer.aux_loss_enabled = True  # as newer TRL sets it for mixtures of experts
+    assert not trainer.shares_prompts
+
+
 def test_equal_tokens_under_different_masks_are_different_prompts():
     ids = torch.tensor([[0, 3, 4], [0, 3, 4], [0, 3, 4]])
     mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 1, 1]])

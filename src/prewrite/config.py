@@ -168,7 +168,7 @@ class TrainConfig(TaskConfig):
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+                raise ConfigError(f"{name} is {value}; it must be above 0")
         at_least_0 = (
             "kl_coef", "entropy_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items",
             "test_examples",

@@ -118,8 +118,8 @@ class SharedPrompts:
     """Reads each prompt once; goes before TRL's `GRPOTrainer` or `RLOOTrainer` among the bases of a class.
 
     Where prompts cannot be shared, TRL's own methods run: with several processes, whose gradients are gathered in the
-    model's forward pass, with gradient checkpointing, which keeps no keys and values, and, for sampling, with any of
-    `SAMPLING` set.
+    model's forward pass; with gradient checkpointing, which keeps no keys and values; with a mixture of experts whose
+    routers have a loss (newer TRL); and, for sampling, with any of `SAMPLING` set.
     """
 
     model: nn.Module
@@ -132,7 +132,8 @@ class SharedPrompts:
     def shares_prompts(self) -> bool:
         """Whether prompts are read once."""
         alone = self.accelerator.distributed_type == DistributedType.NO
-        return alone and not any(getattr(self.args, name, False) for name in CHECKPOINTING)
+        checkpointing = any(getattr(self.args, name, False) for name in CHECKPOINTING)
+        return alone and not checkpointing and not getattr(self, "aux_loss_enabled", False)
 
     def _generate_single_turn(self, *inputs, **settings):
         defaults = {field.name: field.default for field in dataclasses.fields(self.args)}
@@ -157,8 +158,8 @@ class SharedPrompts:
         with self.accelerator.autocast():
             scored = policy(prompts, completions, temperature=self.args.temperature)
         entropy = scored.entropy if compute_entropy else None
-        routers = (None,) if hasattr(self, "aux_loss_enabled") else ()  # newer TRL: a loss of mixtures of experts
-        return (scored.logprobs, entropy, *routers)
+        router_loss = (None,) if hasattr(self, "aux_loss_enabled") else ()  # newer TRL returns it too
+        return (scored.logprobs, entropy, *router_loss)
 
 
 def distinct(ids: torch.Tensor, mask: torch.Tensor) -> Prompts:
