@@ -14,6 +14,7 @@ from transformers import (  # noqa: E402
     PreTrainedTokenizerFast,
 )
 
+from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import ConfigError  # noqa: E402
 from prewrite.task_models import trunk  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
@@ -37,23 +38,30 @@ PROMPTS = [
 LABELS = ["good", "very bad", "not good or bad"]  # one, two and four tokens
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random Llama over a vocabulary of words."""
-    path = tmp_path_factory.mktemp("tiny")
+SHAPE = {
+    "vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.4,
+    "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def save_tokenizer(path) -> None:
+    """A tokenizer whose vocabulary is `WORDS`."""
     words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="<end>", unk_token="<unk>"
     )
     tokenizer.save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random Llama over a vocabulary of words."""
+    path = tmp_path_factory.mktemp("tiny")
+    save_tokenizer(path)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.4, eos_token_id=1, pad_token_id=0,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
+    LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)).save_pretrained(path)
     return str(path)
 
 
@@ -79,6 +87,13 @@ def plain_logprobs(model, tokenizer, prompt, text):
     return logits.log_softmax(-1).gather(1, torch.tensor(after)[:, None])[:, 0].numpy()
 
 
+def plain_text(model, tokenizer, prompt):
+    """What transformers writes after `prompt`, greedily, in nine tokens."""
+    ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+    generated = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=9)
+    return tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("settings", [{}, {"share_prefix": False}, {"tokens_per_batch": 16}], ids=str)
 def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings):
     model, tokenizer = plain(folder)
@@ -86,6 +101,17 @@ def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings
     found = HFTaskModel(folder, dtype="float32", **settings).label_logprobs(PROMPTS, LABELS)
     assert found.shape == (len(PROMPTS), len(LABELS))
     assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_answer_as_they_do_in_transformers(tmp_path, family):
+    save_tokenizer(tmp_path)
+    model_of_family(family, **SHAPE).save_pretrained(tmp_path)
+    model, tokenizer = plain(tmp_path)
+    expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in LABELS] for p in PROMPTS]
+    task_model = HFTaskModel(str(tmp_path), dtype="float32", max_new_tokens=9)
+    assert np.abs(task_model.label_logprobs(PROMPTS, LABELS) - expected).max() < 1e-4
+    assert task_model.generate(PROMPTS) == [plain_text(model, tokenizer, prompt) for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize("settings", [{}, {"share_prefix": False}, {"tokens_per_batch": 16}], ids=str)
@@ -106,13 +132,7 @@ def test_a_prompt_that_ends_as_another_goes_on_keeps_its_own_last_state(folder, 
 
 def test_text_is_what_transformers_generates_greedily(folder, engine):
     model, tokenizer = plain(folder)
-    expected = []
-    for prompt in PROMPTS:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-        generated = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=9
-        )
-        expected.append(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True))
+    expected = [plain_text(model, tokenizer, prompt) for prompt in PROMPTS]
     assert HFTaskModel(folder, dtype="float32", max_new_tokens=9).generate(PROMPTS) == expected
 
 

@@ -8,14 +8,18 @@ peft = pytest.importorskip("peft")
 
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
+from families import FAMILIES, model_of_family  # noqa: E402
+from prewrite.errors import ConfigError  # noqa: E402
 from prewrite.task_models import trunk  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
+from prewrite.task_models.hf import load_causal_lm  # noqa: E402
 from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 from prewrite.train.rewriter import load_base  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOS, PAD = 1, 0
+TOKENS = {"pad_token_id": PAD, "bos_token_id": EOS, "eos_token_id": EOS}
 SHAPE = {
     "vocab_size": 29, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": True, "initializer_range": 0.4,
@@ -265,3 +269,27 @@ def test_sampling_scores_its_tokens_as_the_forward_pass_does(temperature):
     assert torch.allclose(stats.entropy, forward.entropy, atol=1e-5)
     known = torch.arange(completions.ids.shape[1]) <= lengths[:, None]  # and the state after the end
     assert torch.allclose(stats.values[known], forward.values[known], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_score_and_sample_as_they_do_in_transformers(family):
+    model, completions = model_of_family(family, **SHAPE, **TOKENS), completions_of()
+    policy = PolicyWithValueHead(model, ValueHead(SHAPE["hidden_size"]))
+    prompts = pad_prompts(PROMPTS, ROWS, PAD, "cpu")
+    logprobs, _, entropy = plain_stats(policy, completions, temperature=0.7)
+    stats = policy(prompts, completions, temperature=0.7)
+    assert torch.allclose(stats.logprobs, logprobs, atol=1e-4)
+    assert torch.allclose(stats.entropy, entropy, atol=1e-4)
+    settings = {"max_new_tokens": 5, "eos_token_id": -1, "pad_token_id": PAD, "temperature": 0.7}
+    seeded = torch.Generator().manual_seed(0)
+    sampled = decode.sample(model, policy.value_model, *prompts, **settings, generator=seeded)
+    again = policy(prompts, Completions(sampled.ids, sampled.mask), temperature=0.7)
+    assert torch.allclose(again.logprobs, sampled.logprobs, atol=1e-4)
+
+
+def test_a_family_whose_logits_are_not_known_is_refused(tmp_path, monkeypatch):
+    model_of_family("granite", **SHAPE, **TOKENS).save_pretrained(tmp_path)
+    assert load_causal_lm(str(tmp_path), torch.float32).config.model_type == "granite"
+    monkeypatch.setattr(trunk, "logits_of", lambda model, states: model.lm_head(states))  # as if Granite were unknown
+    with pytest.raises(ConfigError, match="'granite', makes logits"):
+        load_causal_lm(str(tmp_path), torch.float32)

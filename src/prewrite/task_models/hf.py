@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.task_models.base import Capability
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.task_models.llama import MODEL_TYPES
 from prewrite.task_models.prefix import Group, batches, group_by_prefix
-from prewrite.task_models.trunk import Cache, open_trunk
+from prewrite.task_models.trunk import Cache, is_known, open_trunk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,11 +56,20 @@ def load_tokenizer(folder_or_id: str):
 
 
 def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
-    """A causal language model in `dtype`; safetensors only, so that no file can run code."""
+    """A causal language model in `dtype`; safetensors only, so that no file can run code.
+
+    Raises `ModelNotFoundError`, and `ConfigError` for a family whose logits `trunk.logits_of` does not give.
+    """
     try:
-        return AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
     except OSError as error:
         raise _not_found(folder_or_id, error) from None
+    if model.config.model_type not in MODEL_TYPES and not is_known(model):
+        raise ConfigError(
+            f"model {folder_or_id!r}: its family, {model.config.model_type!r}, makes logits in a way that is not "
+            "known here; serve it (ollama:, openai:, vllm:) or choose another model"
+        )
+    return model
 
 
 def parameter_count(model: str) -> int:
@@ -208,8 +218,10 @@ class HFTaskModel:
         holds as many as the neediest row's. The cache has room for `room` more tokens.
         """
         keep = keep or [1] * len(prompt_ids)
+        # A window counts columns: beyond it, padding between a shared prefix and its rows would push tokens out.
+        fits = max(map(len, prompt_ids), default=0) + room <= self.trunk.window
         everything = [Group(list(range(len(prompt_ids))), 0)]
-        for group in group_by_prefix(prompt_ids, keep) if self.share_prefix else everything:
+        for group in group_by_prefix(prompt_ids, keep) if self.share_prefix and fits else everything:
             prefix = prompt_ids[group.rows[0]][: group.shared]
             prefix_cache = self.trunk.new_cache(1, len(prefix))
             if prefix:

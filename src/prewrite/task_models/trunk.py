@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from transformers import DynamicCache
 
 from prewrite.task_models import llama
+
+# How far back some layers look, where not all the way, by the names that families give it.
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 class TransformersCache:
@@ -45,6 +50,8 @@ class Transformers:
 
     def __init__(self, model: nn.Module):
         self.model = model
+        config = model.config.get_text_config()
+        self.window: float = next((w for name in WINDOWS if (w := getattr(config, name, None))), math.inf)
 
     def new_cache(self, rows: int, capacity: int) -> TransformersCache:
         """An empty cache."""
@@ -54,7 +61,7 @@ class Transformers:
         """As `llama.Llama.__call__`."""
         if mask is None:
             mask = ids.new_ones(len(ids), cache.length + ids.shape[1])
-        output = self.model.base_model(
+        output = backbone(self.model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache.cache, use_cache=True
         )
         hidden = output.last_hidden_state
@@ -62,7 +69,34 @@ class Transformers:
 
     def lm_head(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) of states (..., D)."""
-        return self.model.lm_head(states)
+        return logits_of(self.model, states)
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The part of a causal language model that ends at the last states."""
+    decoder = model.get_decoder()
+    return model.base_model if decoder is model else decoder  # transformers 4 knows no decoder of GPT-2 or GPT-NeoX
+
+
+def logits_of(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """Logits (..., V) of last states (..., D); some families scale or cap what the projection gives."""
+    logits, config = model.get_output_embeddings()(states), model.config.get_text_config()
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2 and later
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+@torch.no_grad()
+def is_known(model: nn.Module) -> bool:
+    """Whether `backbone` and `logits_of` give `model`'s own logits; tried on three tokens."""
+    ids = torch.arange(3, device=model.device)[None]
+    theirs = model(input_ids=ids).logits.float()
+    ours = logits_of(model, backbone(model)(input_ids=ids).last_hidden_state).float()
+    return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
 def open_trunk(model: nn.Module, *, rows: int | None = None) -> llama.Llama | Transformers:

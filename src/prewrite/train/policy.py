@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from prewrite.task_models.trunk import runs_fast
+from prewrite.task_models.trunk import backbone, logits_of, runs_fast
 from prewrite.train import decode, lora_trunk
 
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
@@ -77,7 +77,7 @@ class PolicyWithValueHead(nn.Module):
         return self.policy.get_base_model() if hasattr(self.policy, "get_base_model") else self.policy
 
     def _trunk(self, ids, mask, positions, cache) -> torch.Tensor:
-        output = self.language_model.base_model(
+        output = backbone(self.language_model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         return output.last_hidden_state
@@ -113,7 +113,7 @@ class PolicyWithValueHead(nn.Module):
             return lora_trunk.token_logprobs(weight, states, tokens, temperature, LOGIT_CHUNK)
 
         def chunk(some_states: torch.Tensor, some_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = self.language_model.lm_head(some_states).float() / temperature
+            logits = logits_of(self.language_model, some_states).float() / temperature
             log_softmax = logits.log_softmax(-1)
             entropy = -(log_softmax.detach().exp() * log_softmax.detach()).sum(-1)
             return log_softmax.gather(1, some_tokens[:, None]).squeeze(1), entropy
