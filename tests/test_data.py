@@ -328,8 +328,9 @@ def test_csv_faults_are_named_by_line(tmp_path):
 
 
 def test_paths_that_are_no_data_file_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"none\.jsonl does not exist \(looked in "):
-        PRewriteDataset(tmp_path / "none.jsonl")
+    for name in ("none.jsonl", "no_folder"):
+        with pytest.raises(DataError, match=rf"{name} does not exist \(looked in "):
+            PRewriteDataset(tmp_path / name)
     for folder in (tmp_path, tmp_path / "folder.jsonl"):
         folder.mkdir(exist_ok=True)
         with pytest.raises(DataError, match=r"is a folder; give a file, or .* load_splits"):

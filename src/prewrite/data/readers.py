@@ -26,12 +26,11 @@ Records = Iterator[tuple[int, "Record | BadRow"]]
 
 def read_file(path: Path, row_format: RowFormat) -> Records:
     """Records of `path` with their 1-based line (Parquet: row). Raises `DataError` if the file cannot be read."""
-    reader = reader_of(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file, or load the folder's train, dev and test with load_splits")
     if not path.exists():
         raise DataError(f"{path} does not exist (looked in {Path.cwd()}); check the path")
-    return reader(path, row_format)
+    return reader_of(path)(path, row_format)
 
 
 def reader_of(path: Path) -> Callable[[Path, RowFormat], Records]:
@@ -40,8 +39,6 @@ def reader_of(path: Path) -> Callable[[Path, RowFormat], Records]:
     for suffix, reader in READERS.items():
         if name.endswith(suffix):
             return reader
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give a file, or load the folder's train, dev and test with load_splits")
     raise DataError(f"{path}: unknown file type; the name must end in one of {', '.join(READERS)}")
 
 
