@@ -1,10 +1,13 @@
 """The trainer on the toy of examples/toy.py: it learns, resumes, stops, and logs what happened."""
 
+import copy
 import json
 import threading
 
 import pytest
 import torch
+import toy
+from peft import LoraConfig
 from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
 from prewrite.errors import ConfigError
@@ -24,6 +27,10 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def untimed(path):
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows(path)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rewriter_learns_the_word_that_pays(tmp_path, seed):
     trainer = toy_trainer(str(tmp_path), seed=seed, max_steps=25)
@@ -34,8 +41,6 @@ def test_a_rewriter_learns_the_word_that_pays(tmp_path, seed):
 
 
 def test_full_finetuning_keeps_a_frozen_reference_and_lora_uses_the_disabled_adapter(tmp_path):
-    from peft import LoraConfig
-
     full = toy_trainer(str(tmp_path / "full"), max_steps=3)
     full.train()
     lora = toy_trainer(str(tmp_path / "lora"), max_steps=3, lora=LoraConfig(r=4, target_modules="all-linear"))
@@ -50,6 +55,18 @@ def test_full_finetuning_keeps_a_frozen_reference_and_lora_uses_the_disabled_ada
 def test_the_first_epoch_has_ratio_one(tmp_path):
     trainer = toy_trainer(str(tmp_path), max_steps=1, num_ppo_epochs=1)
     assert trainer.train()["ppo/ratio"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_seed_is_one_run_whatever_the_process_did_before(tmp_path, monkeypatch):
+    model = toy_model(0)
+    monkeypatch.setattr(toy, "toy_model", lambda seed: copy.deepcopy(model))
+    runs = {}
+    for name, seed, before in (("one", 0, 1), ("again", 0, 2), ("other", 1, 1)):
+        torch.manual_seed(before)
+        lora = LoraConfig(r=4, target_modules="all-linear")  # its first weights are drawn at random
+        toy_trainer(str(tmp_path / name), seed=seed, max_steps=2, lora=lora).train()
+        runs[name] = untimed(tmp_path / name / "metrics.jsonl")
+    assert runs["one"] == runs["again"] != runs["other"]
 
 
 def test_stop_and_resume_gives_the_numbers_of_a_straight_run(tmp_path):
@@ -67,9 +84,7 @@ def test_stop_and_resume_gives_the_numbers_of_a_straight_run(tmp_path):
     for (name, a), (_, b) in zip(straight.model.named_parameters(), second.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     assert second.kl_controller.coefficient == straight.kl_controller.coefficient
-    left, right = rows(tmp_path / "straight/metrics.jsonl"), rows(tmp_path / "resumed/metrics.jsonl")
-    untimed = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in (left, right)]
-    assert untimed[0] == untimed[1]
+    assert untimed(tmp_path / "straight/metrics.jsonl") == untimed(tmp_path / "resumed/metrics.jsonl")
     assert [row["step"] for row in rows(tmp_path / "resumed/rollouts.jsonl")] == sorted(list(range(1, 7)) * 32)
 
 

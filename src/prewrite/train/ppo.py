@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from peft import LoraConfig
+from transformers import set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import BudgetExceededError, TaskModelError
@@ -130,6 +131,7 @@ class PRewritePPOTrainer(PPOTrainer):
             model, tokenizer = load_base(str(base_model), warm_start=warm_start)
             name = str(base_model)
         clear_sampling_defaults(model)
+        set_seed(args.seed)  # TRL draws the adapter before it seeds
         with policy_wrapper(PolicyWithValueHead):
             super().__init__(
                 args=args,
