@@ -43,6 +43,10 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def untimed(path):
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows(path)]
+
+
 def parameters(trainer):
     return {name: tensor.clone() for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
 
@@ -56,6 +60,19 @@ def test_a_rewriter_learns_the_word_that_pays(tmp_path, algorithm):
     assert trainer.state.global_step == 40
     assert rewards[0] < 0.7
     assert sum(rewards[-5:]) / 5 > 0.9
+
+
+@both
+def test_a_seed_is_one_run_whatever_the_process_did_before(tmp_path, algorithm, monkeypatch):
+    model = toy_model(0)
+    monkeypatch.setitem(globals(), "toy_model", lambda seed: copy.deepcopy(model))
+    runs = {}
+    for name, seed, before in (("one", 0, 1), ("again", 0, 2), ("other", 1, 1)):
+        torch.manual_seed(before)
+        lora = LoraConfig(r=4, target_modules="all-linear")  # its first weights are drawn at random
+        toy_group_trainer(algorithm, tmp_path / name, seed=seed, max_steps=2, lora=lora).train()
+        runs[name] = untimed(tmp_path / name / "metrics.jsonl")
+    assert runs["one"] == runs["again"] != runs["other"]
 
 
 @both
@@ -80,9 +97,7 @@ def test_stop_and_resume_gives_the_parameters_of_a_straight_run(tmp_path, algori
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert second.kl_controller.coefficient == straight.kl_controller.coefficient != 0.05
-    runs = [rows(tmp_path / name / "metrics.jsonl") for name in ("straight", "resumed")]
-    untimed = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in runs]
-    assert untimed[0] == untimed[1]
+    assert untimed(tmp_path / "straight/metrics.jsonl") == untimed(tmp_path / "resumed/metrics.jsonl")
     assert [row["step"] for row in rows(tmp_path / "resumed/rollouts.jsonl")] == sorted(list(range(1, 5)) * 16)
 
 
