@@ -274,7 +274,7 @@ def test_sampling_scores_its_tokens_as_the_forward_pass_does(temperature):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families_score_and_sample_as_they_do_in_transformers(family):
     model, completions = model_of_family(family, **SHAPE, **TOKENS), completions_of()
-    policy = PolicyWithValueHead(model, ValueHead(SHAPE["hidden_size"]))
+    policy = PolicyWithValueHead(model, ValueHead.of(model))
     prompts = pad_prompts(PROMPTS, ROWS, PAD, "cpu")
     logprobs, _, entropy = plain_stats(policy, completions, temperature=0.7)
     stats = policy(prompts, completions, temperature=0.7)

@@ -181,6 +181,11 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
+    @classmethod
+    def of(cls, model: nn.Module) -> ValueHead:
+        """A new head for the states of a causal language model, on its device."""
+        return cls(model.config.get_text_config().hidden_size).to(model.device)
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:  # (..., D) -> (..., 1)
         with torch.autocast(states.device.type, enabled=False):
             return self.score(states.float())

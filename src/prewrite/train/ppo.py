@@ -140,7 +140,7 @@ class PRewritePPOTrainer(PPOTrainer):
                 ref_model=None,
                 reward_model=torch.nn.Identity(),  # never called: `score` asks the task model
                 train_dataset=[{"input_ids": [0]}],  # never read: `rollout` writes its own prompts
-                value_model=ValueHead(model.config.hidden_size).to(model.device),
+                value_model=ValueHead.of(model),
                 peft_config=lora,
             )
         for printer in (ppo_trainer.PrinterCallback, ppo_trainer.DEFAULT_PROGRESS_CALLBACK):

@@ -97,13 +97,13 @@ class Rewriter:
         model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
         if (folder / "adapter").is_dir():
             model = PeftModel.from_pretrained(model, str(folder / "adapter"))
-        return cls(PolicyWithValueHead(model, ValueHead(model.config.hidden_size)), tokenizer, settings)
+        return cls(PolicyWithValueHead(model, ValueHead.of(model)), tokenizer, settings)
 
     @classmethod
     def untrained(cls, base_model: str, *, warm_start: str | Path | None = None, dtype: str = "auto", **settings):
         """The rewriter before RL: the baseline that shows what RL itself adds."""
         model, tokenizer = load_base(base_model, dtype=dtype, warm_start=warm_start)
-        policy = PolicyWithValueHead(model, ValueHead(model.config.hidden_size))
+        policy = PolicyWithValueHead(model, ValueHead.of(model))
         return cls(policy, tokenizer, RewriterSettings(base_model, **settings))
 
     def greedy(self, instruction: str) -> str:

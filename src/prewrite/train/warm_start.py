@@ -126,7 +126,7 @@ def warm_start(
     named = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = ["q_proj", "v_proj"] if {"q_proj", "v_proj"} <= named else "all-linear"
     peft_model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
-    policy = PolicyWithValueHead(peft_model, ValueHead(model.config.hidden_size))
+    policy = PolicyWithValueHead(peft_model, ValueHead.of(model))
     parameters = [p for p in peft_model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
 
