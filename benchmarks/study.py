@@ -27,6 +27,7 @@ from prewrite.stats import paired_bootstrap
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 DATA = ("agnews", "sst2", "subj", "demo")
 BARE = ["--warm_start", "none", "--guards", "none", "--min_fidelity", "0"]
+CONTROL = "no learning"
 STUDIES = {
     "readability": {
         "no guard": [*BARE, "--kl_coef", "0"],
@@ -39,7 +40,7 @@ STUDIES = {
         "GRPO": ["--algorithm", "grpo"],
         "RLOO": ["--algorithm", "rloo"],
         # As many samples, calls and candidates, from a rewriter that stays as it is: what choosing alone brings.
-        "no learning": ["--learning_rate", "1e-12", "--num_ppo_epochs", "1"],
+        CONTROL: ["--learning_rate", "1e-12", "--num_ppo_epochs", "1"],
     },
 }
 
@@ -70,6 +71,8 @@ def main() -> None:
             run_cell(given, data, conditions[name], seed)
     print_rows(given, cells, conditions)
     print_means(given, cells, conditions)
+    if CONTROL in conditions:
+        print_learning(given, cells, conditions)
 
 
 def folder_of(given: argparse.Namespace, data: str, settings: list[str], seed: int) -> Path:
@@ -146,6 +149,44 @@ def print_means(given: argparse.Namespace, cells, conditions) -> None:
         points = f"{100 * mean.mean:+.1f} ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
         shown = [points, each, f"{fidelity:.2f}", f"{on_task} of {len(runs)}", f"{prompts:,.0f}"]
         print(f"| {data} | {name} | {len(runs)} | {' | '.join(shown)} |")
+
+
+def print_learning(given: argparse.Namespace, cells, conditions) -> None:
+    """One line per data set and algorithm: how much more its rewrites earn in training than the control's.
+
+    Runs of one seed draw the same examples in every update, so the difference of an update's means is free of how
+    hard they were. The later half of the updates of all seeds; the interval is a bootstrap over updates.
+    """
+    runs = {(data, name, seed): run for data, name, seed, run, _ in finished(given, cells, conditions)}
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (data, name, seed), run in runs.items():
+        control = runs.get((data, CONTROL, seed))
+        if control is None or name == CONTROL:
+            continue
+        ours, theirs = means_by_update(run), means_by_update(control)
+        later = sorted(ours.keys() & theirs.keys())[len(ours) // 2 :]
+        for part in ("reward", "task"):
+            lead = found.setdefault((data, name), {"reward": [], "task": []})[part]
+            lead += [ours[step][part] - theirs[step][part] for step in later]
+    print(f"\n| data | algorithm | updates | reward beyond {CONTROL} | task part beyond {CONTROL} |")
+    print("| --- | --- | ---: | --- | --- |")
+    for (data, name), leads in found.items():
+        shown = []
+        for lead in leads.values():
+            mean = paired_bootstrap(np.array(lead), np.zeros(len(lead)))
+            shown.append(f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})")
+        print(f"| {data} | {name} | {len(leads['task'])} | {' | '.join(shown)} |")
+
+
+def means_by_update(run: RunFolder) -> dict[int, dict[str, float]]:
+    """Update -> mean reward of its rewrites, and mean task part."""
+    rewards: dict[int, list[tuple[float, float]]] = {}
+    for row in run.read_rows(run.rollouts):
+        rewards.setdefault(row["step"], []).append((row["reward"], row["parts"]["task"]))
+    return {
+        step: dict(zip(("reward", "task"), np.mean(pairs, axis=0).tolist(), strict=True))
+        for step, pairs in rewards.items()
+    }
 
 
 def scores_of(run: RunFolder, who: str) -> list[float]:

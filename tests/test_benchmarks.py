@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -60,6 +61,10 @@ def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monke
     assert " ".join(result["rewrite"].split()).replace("|", "\\|") in printed
     assert "| demo | tiny | 1 |" in printed
     folder = study.folder_of(given, "demo", tiny, 0)
+    control = study.CONTROL
+    shutil.copytree(folder, study.folder_of(given, "demo", [control], 0))
+    study.print_learning(given, [*cells, ("demo", control, 0)], conditions | {control: [control]})
+    assert "| demo | tiny | 1 | +0.000 (" in capsys.readouterr().out  # against itself it has learned nothing
     assert f"| {folder.name} |" in run_benchmark(f"race_runs.py {shlex.quote(str(folder))}")
 
 
