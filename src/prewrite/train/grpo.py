@@ -144,7 +144,7 @@ class _GroupTrainer:
             )
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks.insert(0, _StepCallback(self))  # before trackers, which log what it adds
-        self.value_head = ValueHead.of(model)
+        self.value_head = ValueHead.of(model).to(self.accelerator.device)
         if self.ref_model is not None:
             frozen = self.accelerator.unwrap_model(self.ref_model.to(model.dtype))
         self.reference = None if frozen is None else PolicyWithValueHead(frozen, self.value_head)
