@@ -164,10 +164,10 @@ def print_learning(given: argparse.Namespace, cells, conditions) -> None:
         if control is None or name == CONTROL:
             continue
         ours, theirs = means_by_update(run), means_by_update(control)
-        later = sorted(ours.keys() & theirs.keys())[len(ours) // 2 :]
+        steps = sorted(ours.keys() & theirs.keys())
         for part in ("reward", "task"):
             lead = found.setdefault((data, name), {"reward": [], "task": []})[part]
-            lead += [ours[step][part] - theirs[step][part] for step in later]
+            lead += [ours[step][part] - theirs[step][part] for step in steps[len(steps) // 2 :]]
     print(f"\n| data | algorithm | updates | reward beyond {CONTROL} | task part beyond {CONTROL} |")
     print("| --- | --- | ---: | --- | --- |")
     for (data, name), leads in found.items():

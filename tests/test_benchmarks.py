@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from prewrite.run_folder import RunFolder
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
@@ -62,9 +64,15 @@ def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monke
     assert "| demo | tiny | 1 |" in printed
     folder = study.folder_of(given, "demo", tiny, 0)
     control = study.CONTROL
-    shutil.copytree(folder, study.folder_of(given, "demo", [control], 0))
+    control_run = RunFolder(study.folder_of(given, "demo", [control], 0))
+    shutil.copytree(folder, control_run.path)
+    rollouts = list(control_run.read_rows(control_run.rollouts))
+    control_run.rollouts.unlink()
+    for row in rollouts:
+        worse = {"reward": row["reward"] - 0.25, "parts": row["parts"] | {"task": row["parts"]["task"] - 0.125}}
+        control_run.append(control_run.rollouts, [row | worse])
     study.print_learning(given, [*cells, ("demo", control, 0)], conditions | {control: [control]})
-    assert "| demo | tiny | 1 | +0.000 (" in capsys.readouterr().out  # against itself it has learned nothing
+    assert re.search(r"\| demo \| tiny \| 1 \| \+0\.250 \(.* \| \+0\.125 \(", capsys.readouterr().out)
     assert f"| {folder.name} |" in run_benchmark(f"race_runs.py {shlex.quote(str(folder))}")
 
 
