@@ -74,6 +74,16 @@ def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monke
     study.print_learning(given, [*cells, ("demo", control, 0)], conditions | {control: [control]})
     assert re.search(r"\| demo \| tiny \| 1 \| \+0\.250 \(.* \| \+0\.125 \(", capsys.readouterr().out)
     assert f"| {folder.name} |" in run_benchmark(f"race_runs.py {shlex.quote(str(folder))}")
+    printed = run_benchmark(f"strategy_i.py {shlex.quote(str(folder))}")
+    accuracy = result["test"]["instructions"]["initial"]["mean"]
+    assert f"| demo | PPO | 1 | {accuracy:.3f} |" in printed  # on the very rows that the run was tested on
+    assert f"| {folder.name} | {' '.join(rewrite_before(folder).split())} |" in printed
+
+
+def rewrite_before(folder: Path) -> str:
+    """The greedy rewrite that the run evaluated before its first update."""
+    rows = map(json.loads, (folder / "rewrites.jsonl").read_text().splitlines())
+    return next(row["rewrite"] for row in rows if row["event"] == "dev_eval")
 
 
 def test_transfer_measures_tasks_that_were_not_trained_on(tmp_path):
