@@ -221,9 +221,7 @@ def drift(rewrite: str, context: GuardContext) -> float:
     """
     if not context.content:
         return 0.0
-    text = content_words(rewrite) + [
-        word for word in words(rewrite) if word in {"what", "which", "how", "many", "much"}
-    ]
+    text = content_words(rewrite) + [word for word in words(rewrite) if word in _ASKING_WORDS]
     covered: set[str | int] = set().union(*map(meanings, text))
     hits = [not wanted.isdisjoint(covered) for wanted in context.content]
     if context.protected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Task = Literal["classification", "qa", "math"]
@@ -52,36 +52,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What one rewrite earns: `total` is the sum of `parts`, each logged under its own name."""
+    """What one rewrite earns, part by part, each logged under its own name."""
 
     total: float
+    """The sum of `parts`, of which all penalties together count at most twice the weight of one guard."""
     parts: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One completion of the policy and what became of it."""
-
-    instruction: str
-    completion: str
-    """The policy's raw text."""
-    rewrite: str
-    """The instruction extracted from the completion; empty if there was none."""
-    scores: tuple[float, ...]
-    """Per-example scores, in the order of the update's examples."""
-    reward: Reward
-    guards: Mapping[str, float] = field(default_factory=dict)
-    """Penalties of the guards that fired, each at most 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRewrite:
-    """A rewrite with its per-example scores; never only the mean, so two can be compared pairwise."""
-
-    rewrite: str
-    scores: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean score in [0, 1]."""
-        return sum(self.scores) / len(self.scores)
