@@ -24,7 +24,7 @@ from prewrite.stats import CorrectedEstimate, correct_for_selection
 from prewrite.types import RewriteExample
 
 Floats = NDArray[np.float64]
-Source = Literal["initial", "greedy", "sample", "rollout", "untrained", "few_shot", "user"]
+Source = Literal["initial", "greedy", "sample", "rollout"]
 Score = Callable[[Sequence[str], Sequence[RewriteExample]], Floats]
 """Scores in [0, 1], shape (rewrites, examples); `Evaluator.score`."""
 
