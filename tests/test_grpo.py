@@ -204,6 +204,32 @@ def test_a_group_that_other_examples_cannot_tell_apart_is_counted():
     assert differing(["a", "b"], [INSTRUCTION] * 2, step=1)[1:] == (0, 0)
 
 
+class Doubting(ScriptedTaskModel):
+    """Finds the gold answer likelier by a nat under "a", but on the questions that it was asked first."""
+
+    capabilities = ScriptedTaskModel.capabilities | {"target_logprobs"}
+
+    def __init__(self):
+        super().__init__(lambda prompt: "yes")
+        self.first: set[str] = set()
+
+    def target_logprobs(self, prompts, targets):
+        questions = [prompt.split("question ")[1].split()[0] for prompt in prompts]
+        self.first = self.first or set(questions)
+        known = zip(prompts, questions, strict=True)
+        return [-1.0 + (prompt.startswith("a") and question not in self.first) for prompt, question in known]
+
+
+def test_a_tied_group_of_an_open_task_is_graded_again_though_no_answer_is_written():
+    data = PRewriteDataset.from_examples(
+        [RewriteExample(INSTRUCTION, f"question {n}", "yes", task="qa") for n in range(8)]
+    )
+    reward = TaskReward(Evaluator(Doubting()), mode="soft", guards=())
+    scored = GroupReward(reward, data.by_instruction(), count=2, seed=0)(["a", "b"], [INSTRUCTION] * 2, step=1)
+    assert (scored.tied, scored.resampled) == (0, 1)
+    assert [result.reward.total for result in scored.graded] == [0.75, 0.5]  # (0.5 + 1) / 2
+
+
 @both
 def test_tied_groups_are_counted_in_the_metrics_and_move_nothing(tmp_path, algorithm):
     evaluator = Evaluator(ScriptedTaskModel(lambda prompt: "no"))

@@ -26,7 +26,7 @@ def planted(rewrite):
     return 0.5 * ("step" in rewrite.split()) + 0.25 * ("carefully" in rewrite.split())
 
 
-def make_rollouts(path, *, updates=25, per_update=12, seed=0, **config):
+def make_rollouts(path, *, updates=25, per_update=12, seed=0, score=0.0, **config):
     """A run folder whose rollouts earn `planted`, and a share of their update's own."""
     run = RunFolder.create(path)
     run.write_json(run.config, {"config": {"reward_mode": "auto", "task_model": "scripted", **config}})
@@ -37,7 +37,7 @@ def make_rollouts(path, *, updates=25, per_update=12, seed=0, **config):
         for _ in range(per_update):
             rewrite = " ".join(rng.choice(WORDS[3:], size=4))
             rows.append(
-                {"step": step, "instruction": INSTRUCTION, "rewrite": rewrite, "reward": 0.0, "score": 0.0,
+                {"step": step, "instruction": INSTRUCTION, "rewrite": rewrite, "reward": 0.0, "score": score,
                  "parts": {"task": planted(rewrite) + luck}, "guards": {}}
             )  # fmt: skip
     run.append(run.rollouts, rows)
@@ -108,6 +108,12 @@ def test_the_last_fifth_of_the_updates_of_each_run_is_held_out(tmp_path):
     early, late = split_updates(groups)
     assert [group.step for group in late] == [9, 10, 4]
     assert len(early) == 11
+
+
+def test_grades_that_rest_on_no_answers_are_learned_from_too(tmp_path):
+    # `soft` on an open task scores the gold answer, so no answer is written and there is no score
+    groups = read_groups(RunFolder(make_rollouts(tmp_path / "run", updates=3, score=None, reward_mode="soft")))
+    assert [group.step for group in groups] == [1, 2, 3]
 
 
 class Counting:
@@ -195,8 +201,8 @@ def test_guards_apply_to_estimates_and_the_mode_of_real_updates_is_the_trained_o
 
 
 def test_error_and_rank_of_estimates_are_taken_over_distinct_rewrites():
-    def row(rewrite, estimate, grade, score=0.5):
-        return {"instruction": "a", "rewrite": rewrite, "estimate": estimate, "score": score, "parts": {"task": grade}}
+    def row(rewrite, estimate, grade, real=True):
+        return {"instruction": "a", "rewrite": rewrite, "estimate": estimate, "real": real, "parts": {"task": grade}}
 
     rows = [row("x", 0.5, 0.7), row("x", 0.5, 0.7), row("y", 0.6, 0.5), row("z", 0.9, 0.9)]
     # |0.5 - 0.7|, |0.6 - 0.5|, 0 -> mean 0.1; ranks 1 2 3 against 2 1 3 -> 1 - 6 * 2 / (3 * 8) = 0.5
@@ -204,7 +210,7 @@ def test_error_and_rank_of_estimates_are_taken_over_distinct_rewrites():
         "reward_model/error": pytest.approx(0.1),
         "reward_model/rank": pytest.approx(0.5),
     }
-    assert estimate_metrics([row("x", 0.5, 0.5, score=None)]) == {}
+    assert estimate_metrics([row("x", 0.5, 0.5, real=False)]) == {}
 
 
 def test_a_run_trains_with_a_reward_model_from_the_command_line(learned, toy_folder, tmp_path):
@@ -224,7 +230,7 @@ def test_a_run_trains_with_a_reward_model_from_the_command_line(learned, toy_fol
     assert main(["train", *flags]) == 0
     rollouts = list(RunFolder.read_rows(tmp_path / "run" / "rollouts.jsonl"))
     assert {row["step"] for row in rollouts if row["score"] is None} == {1, 3}
-    assert all("estimate" in row for row in rollouts)
+    assert all("estimate" in row and row["real"] == (row["step"] in (2, 4)) for row in rollouts)
     groups = read_groups(RunFolder(tmp_path / "run"))
     assert [group.step for group in groups] == [2, 4]  # estimates are nothing to learn from
 
@@ -292,10 +298,10 @@ def test_the_report_shows_estimates_beside_grades_and_escapes_them(tmp_path):
 
     path = make_run(tmp_path / "run", updates=3, finished=False)
     rows = [
-        {"step": 3, "instruction": "a", "rewrite": rewrite, "reward": 0.0, "score": score, "estimate": estimate,
-         "parts": {"task": grade}, "guards": {}}
-        for rewrite, estimate, grade, score in (
-            (HOSTILE, 0.9, 0.1, 0.0), ("fair", 0.5, 0.45, 0.5), ("never asked", 0.7, 0.7, None),
+        {"step": 3, "instruction": "a", "rewrite": rewrite, "reward": 0.0, "score": None, "estimate": estimate,
+         "real": real, "parts": {"task": grade}, "guards": {}}
+        for rewrite, estimate, grade, real in (
+            (HOSTILE, 0.9, 0.1, True), ("fair", 0.5, 0.45, True), ("never asked", 0.7, 0.7, False),
         )
     ]  # fmt: skip
     RunFolder.append(path / "rollouts.jsonl", rows)

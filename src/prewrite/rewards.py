@@ -67,11 +67,13 @@ class Graded:
     reward: Reward
     scores: tuple[float, ...]
     """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode; none where the task model
-    was not asked."""
+    was not asked to answer."""
     fidelity: float | None = None
     """How much of the instruction the rewrite tells, in [0, 1]; None where nobody judges."""
     estimate: float | None = None
     """A learned reward model's estimate of the task part; None without one."""
+    real: bool = True
+    """Whether the task part is the task model's grade; else it is the estimate."""
 
 
 class TaskReward:
@@ -136,7 +138,8 @@ class TaskReward:
     ) -> list[Graded]:
         """One `Graded` per rewrite, in order. `step`, the update, decides who grades where there is a reward model."""
         estimates = self.estimates(rewrites, instruction)
-        if self.asks_task_model(step):
+        real = self.asks_task_model(step)
+        if real:
             scores, task_parts = self._task_parts(rewrites, instruction, examples)
         else:
             scores, task_parts = np.empty((len(rewrites), 0)), np.array(estimates, dtype=np.float64)
@@ -147,7 +150,7 @@ class TaskReward:
             parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
             guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
             reward = Reward(parts["task"] + guard_sum, parts)
-            graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate))
+            graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate, real))
         return graded
 
     def asks_task_model(self, step: int) -> bool:

@@ -184,7 +184,7 @@ def _read_rollouts(
                     guard.example, guard.example_step = row["rewrite"], row["step"]
         if "estimate" in row:
             estimate, grade = _number(row["estimate"], where), _number(row.get("parts", {}).get("task"), where)
-            if row.get("score") is None:
+            if not row.get("real"):
                 estimates.alone += 1
             else:
                 estimates.add(estimate, grade, row["step"], row["rewrite"], rng)

@@ -60,7 +60,7 @@ class GroupReward:
     def __call__(self, rewrites: Sequence[str], instructions: Sequence[str], step: int) -> Scored:
         """Grade one rewrite per row. Every process makes the same choices, since a group may span several."""
         graded = grade(self.reward, instructions, rewrites, lambda name: self._examples(name, step), step=step)
-        real = all(result.scores for result in graded)  # other examples would not change a reward model's estimates
+        real = all(result.real for result in graded)  # other examples would not change a reward model's estimates
         resample = self.resample_ties and real
         again = self._resampled(tied_groups(instructions, rewrites, graded), step) if resample else []
         if again:

@@ -90,7 +90,7 @@ def rollout_rows(
             "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": row_kl,
             "score": float(np.mean(result.scores)) if result.scores else None, "fidelity": result.fidelity,
             "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
-            **({} if result.estimate is None else {"estimate": result.estimate}),
+            **({} if result.estimate is None else {"estimate": result.estimate, "real": result.real}),
         }
         for instruction, text, rewrite, result, row_kl in zip(instructions, texts, rewrites, graded, kl, strict=True)
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def estimate_metrics(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for row in rows:
-        if "estimate" in row and row["score"] is not None:
+        if "estimate" in row and row["real"]:
             found.setdefault(row["instruction"], {})[row["rewrite"]] = (row["estimate"], row["parts"]["task"])
     if not found:
         return {}
