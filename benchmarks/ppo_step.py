@@ -109,6 +109,7 @@ def run_stock(layers: int | None, updates: int, *, lora: bool) -> list[dict]:
     from trl import PPOConfig, PPOTrainer
     from trl.trainer import ppo_trainer
 
+    from prewrite.meta_prompts import build_meta_prompt
     from prewrite.task_models.embedded import resolve_model
     from prewrite.task_models.hf import pick_dtype
     from prewrite.train.ppo import clear_sampling_defaults  # also silences TRL's notice
@@ -141,7 +142,7 @@ def run_stock(layers: int | None, updates: int, *, lora: bool) -> list[dict]:
         layers,
     )
     value.config.pad_token_id = tokenizer.pad_token_id
-    prompt = query_ids(INSTRUCTION, tokenizer)
+    prompt = query_ids(build_meta_prompt(INSTRUCTION), tokenizer)
     args = PPOConfig(
         output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, temperature=1.0, response_length=TOKENS,
         num_ppo_epochs=EPOCHS, num_mini_batches=1, per_device_train_batch_size=8, gradient_accumulation_steps=4,

@@ -29,12 +29,12 @@ def toy(tmp_path_factory):
     return folder
 
 
-def train_flags(toy, run, *more):
+def train_flags(toy, run, *more, data=None):
     return [
-        "train", "--dataset", str(toy / "rows.jsonl"), "--output_dir", str(run), "--base_model", str(toy / "model"),
-        "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2", "--learning_rate", "5e-6",
-        "--kl_coef", "0.02", "--rewrites-per-step", "4", "--examples_per_rewrite", "3", "--response_length", "6",
-        "--dev_examples", "6", "--no_cache", "--fidelity_model", str(toy / "model"), *more,
+        "train", "--dataset", str(data or toy / "rows.jsonl"), "--output_dir", str(run), "--base_model",
+        str(toy / "model"), "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2",
+        "--learning_rate", "5e-6", "--kl_coef", "0.02", "--rewrites-per-step", "4", "--examples_per_rewrite", "3",
+        "--response_length", "6", "--dev_examples", "6", "--no_cache", "--fidelity_model", str(toy / "model"), *more,
     ]  # fmt: skip
 
 
@@ -114,6 +114,36 @@ def test_two_data_sets_are_reported_one_by_one(toy, tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "All instructions of the run" in page and "answer &lt;now&gt;" in page
     assert "answer \\<now\\>" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_an_instruction_that_training_never_saw_is_chosen_for_and_tested_all_the_same(toy, tmp_path, caplog):
+    def write(name, *instructions):
+        rows = [
+            row | {"instruction": text, "input": f"{name} {row['input']}"} for text in instructions for row in ROWS
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("train", "solve the task")
+    write("dev", "solve the task", "answer now", "think")
+    write("test", "solve the task", "answer now")
+    assert main(train_flags(toy, tmp_path / "run", "--baselines", "--test_examples", "4", data=tmp_path)) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [task["instruction"] for task in result["tasks"]] == ["solve the task", "answer now"]
+    known, unseen = (task["test"]["instructions"] for task in result["tasks"])
+    assert "4 random exemplars" in known and "4 random exemplars" not in unseen  # there are no train rows of it
+    assert (
+        "neither chosen for nor tested: 1 instruction(s), such as 'think' has dev rows and no test rows" in caplog.text
+    )
+
+
+def test_splits_without_a_common_instruction_end_the_run_before_it_trains(toy, tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        own = {"instruction": f"the {name} task", "task": "qa"}
+        rows = [row | own | {"input": f"{name} {row['input']}"} for row in ROWS]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(train_flags(toy, tmp_path / "run", data=tmp_path)) == 2
+    assert "no instruction has both dev and test rows" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_overall_verdict_claims_what_the_single_ones_do():

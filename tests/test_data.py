@@ -152,6 +152,7 @@ def test_choices_may_be_a_json_list_in_a_csv_cell(tmp_path):
         (row(task="sorting"), "task", "'sorting'", "must be one of classification, qa, math"),
         (row(task=["qa"]), "task", "['qa']", "must be one of classification, qa, math"),
         (row(template=" "), "template", "' '", "must not be blank"),
+        (row(template="Improve it."), "template", "'Improve it.'", "must hold the slot {instruction}"),
         (row(choices=["x", "y"]), "output", "'b'", "must be one of the row's choices"),
         (row(choices=["b"]), "choices", "['b']", "two or more different labels"),
         (row(choices=["b", "b"]), "choices", "['b', 'b']", "two or more different labels"),
@@ -404,3 +405,25 @@ def test_every_public_data_set_loads_and_its_gold_labels_are_choices():
                     assert example.output in example.choices, (folder.name, example)
                 else:
                     assert example.choices is None
+
+
+def test_an_instruction_has_one_template(tmp_path):
+    own, other = {"template": "Better: {instruction}"}, {"template": "{instruction} in other words"}
+    path = write_lines(tmp_path / "r.jsonl", row(**own), row(input="c", **own), row(instruction="J"))
+    assert PRewriteDataset(path).templates() == {"I": "Better: {instruction}"}
+    assert PRewriteDataset(write_lines(tmp_path / "none.jsonl", GOOD)).templates() == {}
+    for odd in (row(input="c", **other), row(input="c")):
+        path = write_lines(tmp_path / "odd.jsonl", row(**own), row(instruction="J"), odd)
+        with pytest.raises(DataError, match=r"odd.jsonl, line 3, field 'template'.*'Better: .*must be the same"):
+            PRewriteDataset(path).templates()
+
+
+def test_a_template_that_differs_between_splits_is_refused(tmp_path):
+    own, other = {"template": "Better: {instruction}"}, {"template": "{instruction} in other words"}
+    write_lines(tmp_path / "train.jsonl", row(**own), row(input="b", **own))
+    write_lines(tmp_path / "dev.jsonl", row(input="c", **other), row(input="d", **other))
+    write_lines(tmp_path / "test.jsonl", row(input="e"))
+    with pytest.raises(DataError, match=r"dev.jsonl, field 'template': dev rows of .*in other words.*'Better: "):
+        load_splits(tmp_path)
+    write_lines(tmp_path / "dev.jsonl", row(input="c"))
+    assert load_splits(tmp_path).train.templates() == {"I": "Better: {instruction}"}

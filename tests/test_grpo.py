@@ -13,6 +13,7 @@ from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError, MissingDependencyError, RunFolderError
 from prewrite.evaluator import Evaluator
+from prewrite.meta_prompts import build_meta_prompt
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.scripted import ScriptedTaskModel
@@ -275,13 +276,23 @@ def test_the_policy_sees_the_tokens_that_it_will_be_asked_with(tmp_path, monkeyp
     )
     trainer.train()
     (prompts,) = seen
-    assert prompts.ids.tolist() == [query_ids(INSTRUCTION, tokenizer)]
+    assert prompts.ids.tolist() == [query_ids(build_meta_prompt(INSTRUCTION), tokenizer)]
     assert prompts.rows.tolist() == [0] * 4
 
 
+@both
+def test_an_instruction_may_bring_its_own_meta_prompt(tmp_path, algorithm):
+    own = RewriteExample("think", "question", "yes", task="qa", template="carefully {instruction} now")
+    data = PRewriteDataset.from_examples([*toy_rows(4), own])
+    trainer = toy_group_trainer(algorithm, tmp_path, max_steps=1, instructions_per_step=2, train_dataset=data)
+    queries = [build_meta_prompt(INSTRUCTION), "carefully think now"]
+    assert set(trainer.train_dataset["prompt"]) == {trl_prompt(query, toy_model()[1]) for query in queries}
+    assert trainer.rewriter().settings.query("think") == queries[1]
+
+
 def test_a_chat_template_gets_messages_and_no_template_gets_text():
-    assert trl_prompt(INSTRUCTION, chat_tokenizer(), "generic")[0]["role"] == "user"
-    assert isinstance(trl_prompt(INSTRUCTION, toy_model()[1], "generic"), str)
+    assert trl_prompt(INSTRUCTION, chat_tokenizer())[0]["role"] == "user"
+    assert isinstance(trl_prompt(INSTRUCTION, toy_model()[1]), str)
 
 
 def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):

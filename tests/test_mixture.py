@@ -53,6 +53,13 @@ def test_other_wordings_share_the_weight_and_the_rows():
     )
 
 
+def test_other_wordings_share_the_meta_prompt_that_rows_bring():
+    own = RewriteExample("solve", "q", "yes", task="qa", template="Better: {instruction}")
+    mixture = mix([PRewriteDataset.from_examples([own]), rows("other", 4)], phrasings={"solve": ["go"]})
+    assert mixture.templates == {"solve": "Better: {instruction}", "go": "Better: {instruction}"}
+    assert Mixture.of(PRewriteDataset.from_examples([own])).templates == {"solve": "Better: {instruction}"}
+
+
 def test_a_wording_belongs_to_one_instruction():
     with pytest.raises(ConfigError, match="'other'"):
         mix([rows("solve", 4), rows("other", 4)], phrasings={"solve": ["other"]})

@@ -10,7 +10,8 @@ import toy
 from peft import LoraConfig
 from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
-from prewrite.errors import ConfigError
+from prewrite.data import PRewriteDataset
+from prewrite.errors import ConfigError, RunFolderError
 from prewrite.evaluator import Evaluator
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
@@ -18,7 +19,8 @@ from prewrite.task_models.stream import Reply, StreamedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.kl import KLController
 from prewrite.train.ppo import PRewritePPOTrainer
-from prewrite.train.rewriter import Rewriter
+from prewrite.train.rewriter import Rewriter, query_ids
+from prewrite.types import RewriteExample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,6 +173,33 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     loaded = Rewriter.load(folder)
     assert loaded.greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
     assert loaded.sample(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample(INSTRUCTION, 4, seed=1)
+
+
+def test_meta_prompts_come_from_a_file_and_from_rows_and_a_saved_rewriter_has_them_in_itself(tmp_path):
+    model, tokenizer = toy_model()
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    file = tmp_path / "meta.txt"
+    file.write_text("answer {instruction} please")
+    own = RewriteExample("think", "question", "yes", task="qa", template="carefully {instruction} now")
+    evaluator = toy_evaluator()
+    trainer = PRewritePPOTrainer(
+        str(tmp_path / "base"), evaluator, str(file), tmp_path / "run", max_steps=1, instructions_per_step=2,
+        train_dataset=PRewriteDataset.from_examples([*toy_rows(4), own]), per_device_train_batch_size=4,
+        reward=TaskReward(evaluator, guards=()), response_length=4,
+    )  # fmt: skip
+    prompts = trainer.rollout(1).prompts
+    asked = {tuple(ids[mask == 1].tolist()) for ids, mask in zip(prompts.ids, prompts.mask, strict=True)}
+    queries = ["answer solve the task please", "carefully think now"]
+    assert asked == {tuple(query_ids(query, tokenizer)) for query in queries}
+
+    folder = trainer.save_rewriter()
+    file.unlink()
+    settings = Rewriter.load(folder).settings
+    assert [settings.query(INSTRUCTION), settings.query("think")] == queries
+    (folder / "rewriter.json").write_text('{"base_model": "x", "colour": "red"}')
+    with pytest.raises(RunFolderError, match=r"rewriter\.json was changed"):
+        Rewriter.load(folder)
 
 
 def test_an_unknown_setting_is_named_and_leaves_no_folder(tmp_path):

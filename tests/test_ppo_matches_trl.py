@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from trl import PPOConfig, PPOTrainer
 from trl.trainer import ppo_trainer
 
+from prewrite.meta_prompts import build_meta_prompt
 from prewrite.rewards import Graded
 from prewrite.train.policy import Completions, ValueHead, pad_prompts
 from prewrite.train.ppo import RolloutBatch
@@ -81,7 +82,7 @@ def nudged_models():
 
 def run_stock(tmp_path, monkeypatch):
     model, reference, head, tokenizer = nudged_models()
-    prompt = query_ids(INSTRUCTION, tokenizer)
+    prompt = query_ids(build_meta_prompt(INSTRUCTION), tokenizer)
     logged = []
 
     def fixed_generation(policy, queries, *args):
@@ -114,7 +115,7 @@ def run_ours(tmp_path):
     trainer.ref_model.load_state_dict(reference.state_dict())
     policy.value_model.load_state_dict(head.state_dict())
 
-    prompts = pad_prompts([query_ids(INSTRUCTION, tokenizer)], [0] * 8, 0, "cpu")
+    prompts = pad_prompts([query_ids(build_meta_prompt(INSTRUCTION), tokenizer)], [0] * 8, 0, "cpu")
     ids = torch.tensor(RESPONSES)
     completions = Completions(ids, ids != 0)
     with torch.no_grad():

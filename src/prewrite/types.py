@@ -25,7 +25,7 @@ class RewriteExample:
     task: Task | None = None
     """Picks metric and decoding."""
     template: str | None = None
-    """Overrides the meta prompt for this row; see `meta_prompts.build_meta_prompt`."""
+    """Overrides the meta prompt for this row's instruction; see `meta_prompts.build_meta_prompt`."""
     choices: tuple[str, ...] | None = None
     """The labels, in a fixed order; None where the task is not classification."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prewrite.data.hub import PREFIX, read_hub
 from prewrite.data.readers import BATCH_ROWS, read_file
-from prewrite.data.rows import FIELDS, Record, RowFormat, decode_choices
+from prewrite.data.rows import FIELDS, Record, RowFormat, decode_choices, show
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, Splits, assign_splits, check_fractions, content_keys
 from prewrite.data.table import Rows, Source, build_rows
 from prewrite.errors import DataError
@@ -177,6 +177,31 @@ class PRewriteDataset:
         for code in np.unique(self._codes("instruction")[is_label & (named < 0)]).tolist():
             used.append(self._labels.get(texts[code], ()))
         return list(dict.fromkeys(label for choices in used for label in choices))
+
+    def templates(self) -> dict[str, str]:
+        """The meta prompt of each instruction whose rows bring one as `template`.
+
+        Raises `DataError` where the rows of an instruction differ in it: they share one rewrite, so one meta prompt.
+        """
+        given = self._texts("template")
+        if not given:
+            return {}
+        texts = self._texts("instruction")
+        pairs, first = np.unique(
+            np.stack([self._codes("instruction"), self._codes("template")]), axis=1, return_index=True
+        )
+        found: dict[str, tuple[str | None, int]] = {}
+        for (instruction, template), position in zip(pairs.T.tolist(), first.tolist(), strict=True):
+            name, text = texts[instruction], given[template] if template >= 0 else None
+            if name in found:
+                other, at = found[name]
+                place = self.source.place(self._column("line")[max(at, position)].as_py())
+                raise DataError(
+                    f"{place}, field 'template': rows of the instruction {show(name)} have {show(other)} and "
+                    f"{show(text)}, but it must be the same in all of them, since they share one rewrite; correct it"
+                )
+            found[name] = text, position
+        return {name: text for name, (text, _) in found.items() if text is not None}
 
     # What loading and splitting need beyond the above.
 

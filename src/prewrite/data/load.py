@@ -10,6 +10,7 @@ import numpy as np
 from prewrite.data.dataset import PRewriteDataset
 from prewrite.data.hub import PREFIX
 from prewrite.data.readers import READERS
+from prewrite.data.rows import show
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, Splits
 from prewrite.errors import DataError
 
@@ -40,7 +41,7 @@ def load_splits(
 
     Raises:
         DataError: as `PRewriteDataset`; a split is or becomes empty; a label is in test only; an instruction has a
-            single label.
+            single label, or several templates.
     """
     train_file: str | Path = source
     if not str(source).startswith(PREFIX) and Path(source).is_dir():
@@ -72,7 +73,9 @@ def load_splits(
         dev_rows, dropped["dev"] = _without(dev_rows, in_test, "dev", "test")
         in_later = np.concatenate([dev_rows.content_keys(), in_test])
         train_rows, dropped["train"] = _without(train_rows, in_later, "train", "dev or test")
-    return _with_common_labels(Splits(train_rows, dev_rows, test_rows, seed=seed, dropped=dropped))
+    splits = Splits(train_rows, dev_rows, test_rows, seed=seed, dropped=dropped)
+    _check_templates(splits)
+    return _with_common_labels(splits)
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
@@ -105,6 +108,19 @@ def _without(
     if leaked.all():
         raise DataError(f"{rows.source.name}: every {name} row is in {where} too; give files that do not overlap")
     return rows.select(np.flatnonzero(~leaked)), int(leaked.sum())
+
+
+def _check_templates(splits: Splits) -> None:
+    """Raise `DataError` where an instruction has another template in dev or test than in train."""
+    train, trained_on = splits.train.templates(), splits.train.by_instruction()
+    for name, part in (("dev", splits.dev), ("test", splits.test)):
+        for instruction, template in part.templates().items():
+            if instruction in trained_on and train.get(instruction) != template:
+                raise DataError(
+                    f"{part.source.name}, field 'template': {name} rows of the instruction {show(instruction)} have "
+                    f"{show(template)} and train rows {show(train.get(instruction))}, but it must be the same in all "
+                    "rows of an instruction, since they share one rewrite; correct it"
+                )
 
 
 def _with_common_labels(splits: Splits) -> Splits:

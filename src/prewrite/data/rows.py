@@ -98,7 +98,7 @@ class RowFormat:
             raise BadRow(
                 "task", f"got {show(task)}", f"must be one of {', '.join(TASKS)}", "correct it or leave it out"
             )
-        template = record.get(columns["template"])
+        template = self._template(record.get(columns["template"]))
         choices = self._choices(record.get(columns["choices"]))
         output = self._output(record, task == "classification")
         if choices is not None:
@@ -114,7 +114,7 @@ class RowFormat:
             input=_text("input", self._given("input", record.get(columns["input"]), record)),
             output=output,
             task=str(task) if task is not None else None,
-            template=None if template is None else _prose("template", template),
+            template=template,
             choices=None if choices is None else json.dumps(choices, ensure_ascii=False),
             id=None if row_id is None else _text("id", row_id),
         )
@@ -139,6 +139,17 @@ class RowFormat:
         if not value:
             raise BadRow("output", "got an empty list", "must hold at least one answer", "give one or drop the row")
         return list(dict.fromkeys(_text("output", answer).strip() for answer in value))
+
+    @staticmethod
+    def _template(value: object) -> str | None:
+        """A meta prompt of the row's own."""
+        if value is None:
+            return None
+        text = _prose("template", value)
+        if "{instruction}" not in text:
+            rule, remedy = "must hold the slot {instruction}", "put it where the instruction belongs"
+            raise BadRow("template", f"got {show(text)}", rule, remedy)
+        return text
 
     @staticmethod
     def _choices(value: object) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from prewrite.evaluate import evaluate, few_shot_instruction
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.search import Candidate, Selection, corrected_estimate, merge, propose, select
-from prewrite.train.rewriter import Rewriter
+from prewrite.train.rewriter import Rewriter, RewriterSettings
 from prewrite.train.warm_start import adapter_for
 from prewrite.types import RewriteExample
 
@@ -22,7 +22,8 @@ class Task(NamedTuple):
     """One instruction and its rows."""
 
     instruction: str
-    train: PRewriteDataset
+    train: PRewriteDataset | None
+    """None where training had no rows of it."""
     dev: PRewriteDataset
     test: PRewriteDataset | None
     """None where no rows are held out; the gain is then estimated from dev, corrected for the choice."""
@@ -49,7 +50,7 @@ def choose_and_test(
         selection = choose_on_dev(config, instruction, dev_rows, rewriter, reward, run, complete=task.test is None)
         instructions["rewrite"] = selection.rewrite
     if config.baselines:
-        instructions |= {"trained greedy": greedy, **baselines(config, task, reward, rewriter.settings.temperature)}
+        instructions |= {"trained greedy": greedy, **baselines(config, task, reward, rewriter.settings)}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
@@ -170,14 +171,10 @@ def with_fidelity(rows: Sequence[dict[str, Any]], reward: TaskReward, instructio
     ]
 
 
-def baselines(config: TrainConfig, task: Task, reward: TaskReward, temperature: float) -> dict[str, str]:
+def baselines(config: TrainConfig, task: Task, reward: TaskReward, trained: RewriterSettings) -> dict[str, str]:
     """What RL must beat: the rewriter before it, greedy and best of the same samples, and random exemplars."""
     starter = adapter_for(config.warm_start, config.base_model, config.meta_family)
-    settings = {
-        "meta_family": config.meta_family,
-        "max_new_tokens": config.response_length,
-        "temperature": temperature,
-    }
+    settings = {name: value for name, value in asdict(trained).items() if name != "base_model"}
     before = Rewriter.untrained(config.base_model, **settings)
     found = {"untrained greedy": before.greedy(task.instruction)}
     if starter is not None:
@@ -187,5 +184,6 @@ def baselines(config: TrainConfig, task: Task, reward: TaskReward, temperature: 
     readable, _ = split_by_guards(candidates, reward, task.instruction, list(task.dev))
     picked = select(readable, reward.evaluator.score, list(task.dev), race=config.race)
     found["best of samples before RL"] = picked.rewrite
-    found["4 random exemplars"] = few_shot_instruction(task.instruction, list(task.train), 4, seed=config.seed)
+    if task.train is not None:
+        found["4 random exemplars"] = few_shot_instruction(task.instruction, list(task.train), 4, seed=config.seed)
     return {name: rewrite for name, rewrite in found.items() if rewrite}

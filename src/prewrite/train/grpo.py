@@ -31,7 +31,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from prewrite.data import PRewriteDataset
 from prewrite.errors import RunFolderError
 from prewrite.evaluator import Evaluator
-from prewrite.meta_prompts import extract_rewrite
+from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.train import checkpoint
@@ -94,6 +94,7 @@ class _GroupTrainer:
         progress: Callable[[int, dict[str, float]], None] | None = None,
         **trl_config,
     ):
+        meta_prompt = load_meta_prompt(meta_family)
         self.run_folder = RunFolder(Path(log_dir))
         self.mixture = Mixture.of(train_dataset)
         groups = min(instructions_per_step, len(self.mixture.rows))
@@ -115,7 +116,8 @@ class _GroupTrainer:
         )
         self.settings = RewriterSettings(
             base_model=name,
-            meta_family=meta_family,
+            meta_prompt=meta_prompt,
+            templates=self.mixture.templates,
             max_new_tokens=args.max_completion_length,
             temperature=args.temperature,
         )
@@ -132,7 +134,7 @@ class _GroupTrainer:
         self.clock = Clock()
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
         frozen = copy.deepcopy(model) if lora is None and args.beta == 0 else None
-        prompts = step_prompts(self.mixture, groups, max_steps, tokenizer, meta_family, seed=args.seed)
+        prompts = step_prompts(self.mixture, groups, max_steps, tokenizer, self.settings, seed=args.seed)
         with loadable(model) if lora is None and args.beta else nullcontext():
             super().__init__(
                 model=model,
@@ -212,7 +214,7 @@ class _GroupTrainer:
         """
         device, pad = self.accelerator.device, self.processing_class.pad_token_id
         names = list(dict.fromkeys(instructions))
-        queries = [query_ids(name, self.processing_class, meta_family=self.settings.meta_family) for name in names]
+        queries = [query_ids(self.settings.query(name), self.processing_class) for name in names]
         prompts = pad_prompts(queries, [names.index(name) for name in instructions], pad, device)
         width = max(map(len, completion_ids))
         ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in completion_ids], device=device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -28,6 +28,8 @@ class Mixture:
     """Instruction (or another wording of it) -> the rows that its rewrites are scored on."""
     weights: tuple[float, ...]
     """How often each is drawn, in the order of `rows`; they sum to 1."""
+    templates: dict[str, str] = field(default_factory=dict)
+    """Instruction (or another wording of it) -> its own meta prompt, where its rows bring one."""
 
     @classmethod
     def of(cls, source: Mixture | PRewriteDataset) -> Mixture:
@@ -35,7 +37,7 @@ class Mixture:
         if isinstance(source, Mixture):
             return source
         rows = source.by_instruction()
-        return cls(rows, (1 / len(rows),) * len(rows))
+        return cls(rows, (1 / len(rows),) * len(rows), source.templates())
 
 
 def mix(
@@ -57,16 +59,21 @@ def mix(
             shares[instruction] = shares.get(instruction, 0.0) + size / sum(sizes) * len(mine) / len(dataset)
             rows.setdefault(instruction, []).append(mine)
     found: dict[str, tuple[PRewriteDataset, float]] = {}
+    templates: dict[str, str] = {}
     for instruction, parts in rows.items():
+        together = joined(parts)
         wordings = [instruction, *(phrasings or {}).get(instruction, ())]
+        for template in together.templates().values():  # one at most
+            templates |= dict.fromkeys(wordings, template)
         for wording in wordings:
             if wording in found or (wording in rows and wording != instruction):
                 raise ConfigError(
                     f"phrasings: {wording!r} of the instruction {instruction!r} stands for another one already; "
                     "each wording must be one instruction's alone"
                 )
-            found[wording] = joined(parts), shares[instruction] / len(wordings)
-    return Mixture({name: part for name, (part, _) in found.items()}, tuple(weight for _, weight in found.values()))
+            found[wording] = together, shares[instruction] / len(wordings)
+    weights = tuple(weight for _, weight in found.values())
+    return Mixture({name: part for name, (part, _) in found.items()}, weights, templates)
 
 
 def joined(datasets: Sequence[PRewriteDataset]) -> PRewriteDataset:

@@ -29,7 +29,7 @@ from transformers import set_seed
 from prewrite.data import PRewriteDataset
 from prewrite.errors import BudgetExceededError, TaskModelError
 from prewrite.evaluator import Evaluator
-from prewrite.meta_prompts import extract_rewrite
+from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewards import Graded, TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.stream import answers_elsewhere
@@ -122,6 +122,7 @@ class PRewritePPOTrainer(PPOTrainer):
         progress: Callable[[int, dict[str, float]], None] | None = None,
         **settings,
     ):
+        meta_prompt = load_meta_prompt(meta_family)
         self.run_folder = RunFolder(Path(log_dir))
         args = ppo_config(settings, max_steps, self.run_folder.path)
         self.run_folder.path.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,11 @@ class PRewritePPOTrainer(PPOTrainer):
         self.kl_controller = KLController(args.kl_coef, target=target_kl)
         self.progress = progress
         self.settings = RewriterSettings(
-            base_model=name, meta_family=meta_family, max_new_tokens=args.response_length, temperature=args.temperature
+            base_model=name,
+            meta_prompt=meta_prompt,
+            templates=self.mixture.templates,
+            max_new_tokens=args.response_length,
+            temperature=args.temperature,
         )
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
@@ -200,7 +205,7 @@ class PRewritePPOTrainer(PPOTrainer):
         draw = {"seed": args.seed, "step": step, "process": self.accelerator.process_index}
         names = draw_instructions(self.mixture, self.instructions_per_step, **draw)
         rows = np.arange(args.local_batch_size) % len(names)
-        prompt_ids = [query_ids(name, tokenizer, meta_family=self.settings.meta_family) for name in names]
+        prompt_ids = [query_ids(self.settings.query(name), tokenizer) for name in names]
         prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
         policy = self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():

@@ -8,7 +8,8 @@ rewriter holds `model/` instead.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +17,13 @@ import torch
 from peft import PeftModel
 
 from prewrite.errors import RunFolderError
-from prewrite.meta_prompts import build_meta_prompt, extract_rewrite, format_rewriter_query
+from prewrite.meta_prompts import (
+    META_PROMPTS,
+    build_meta_prompt,
+    extract_rewrite,
+    format_rewriter_query,
+    load_meta_prompt,
+)
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.task_models.hf import load_causal_lm, load_tokenizer, parameter_count, pick_device, pick_dtype
@@ -32,16 +39,21 @@ class RewriterSettings:
     """What a rewriter needs besides weights."""
 
     base_model: str
-    meta_family: str = "generic"
-    meta_template: str | None = None
-    """The text of the meta prompt, where it is not one of the built-in families."""
+    meta_prompt: str = META_PROMPTS["generic"]
+    """The text itself, so that a rewriter works where the file that it came from is not."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Other meta prompts, by instruction: the `template` of its rows."""
     max_new_tokens: int = 64
     temperature: float = 1.0
 
+    def query(self, instruction: str) -> str:
+        """The meta prompt with `instruction` in it."""
+        return build_meta_prompt(instruction, template=self.templates.get(instruction, self.meta_prompt))
 
-def query_ids(instruction: str, tokenizer, *, meta_family: str = "generic", template: str | None = None) -> list[int]:
-    """Token ids of what the rewriter completes for `instruction`."""
-    query = format_rewriter_query(build_meta_prompt(instruction, meta_family, template), tokenizer)
+
+def query_ids(query: str, tokenizer) -> list[int]:
+    """Token ids of what the rewriter completes; `query` is a meta prompt with an instruction in it."""
+    query = format_rewriter_query(query, tokenizer)
     has_template = bool(getattr(tokenizer, "chat_template", None))
     return tokenizer(query, add_special_tokens=not has_template)["input_ids"]
 
@@ -91,7 +103,10 @@ class Rewriter:
                 f"{str(folder.parent)!r} holds no trained rewriter (no rewriter/{SETTINGS_FILE}); "
                 "give the --output_dir of a finished training run"
             )
-        settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
+        try:
+            settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
+        except TypeError as error:
+            raise RunFolderError(f"{folder / SETTINGS_FILE} was changed or is of another version ({error})") from None
         warm_start = folder / "warm_start"
         source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
         model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
@@ -100,8 +115,17 @@ class Rewriter:
         return cls(PolicyWithValueHead(model, ValueHead.of(model)), tokenizer, settings)
 
     @classmethod
-    def untrained(cls, base_model: str, *, warm_start: str | Path | None = None, dtype: str = "auto", **settings):
+    def untrained(
+        cls,
+        base_model: str,
+        *,
+        warm_start: str | Path | None = None,
+        dtype: str = "auto",
+        meta_family: str = "generic",
+        **settings,
+    ):
         """The rewriter before RL: the baseline that shows what RL itself adds."""
+        settings = {"meta_prompt": load_meta_prompt(meta_family), **settings}
         model, tokenizer = load_base(base_model, dtype=dtype, warm_start=warm_start)
         policy = PolicyWithValueHead(model, ValueHead.of(model))
         return cls(policy, tokenizer, RewriterSettings(base_model, **settings))
@@ -117,7 +141,7 @@ class Rewriter:
 
     def _write(self, instruction: str, count: int, *, temperature: float, generator) -> list[str]:
         settings, tokenizer = self.settings, self.tokenizer
-        ids = query_ids(instruction, tokenizer, meta_family=settings.meta_family, template=settings.meta_template)
+        ids = query_ids(settings.query(instruction), tokenizer)
         prompts = pad_prompts([ids], [0] * count, tokenizer.pad_token_id, self.policy.language_model.device)
         completions = self.policy.sample(
             prompts,

@@ -22,8 +22,9 @@ from tqdm import tqdm
 import prewrite
 from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
-from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
+from prewrite.errors import BudgetExceededError, DataError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
+from prewrite.meta_prompts import load_meta_prompt
 from prewrite.opening import open_evaluator, open_fidelity, open_price, open_splits
 from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
@@ -44,7 +45,7 @@ class Trained(NamedTuple):
     """A finished training and what is needed to measure it."""
 
     trainer: Any
-    splits: list[Splits]
+    tasks: list[Task]
     run: RunFolder
     seconds: float
 
@@ -55,33 +56,48 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     The test set is opened once, at the end. After a stop request (Ctrl-C) the result is `{"stopped_at": step}`, and
     the run can go on with `resume`.
     """
-    trainer, splits, run, seconds = train_rewriter(config, argv)
+    trainer, tasks, run, seconds = train_rewriter(config, argv)
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
     with run.replacing_result():
-        result = measure(config, trainer, splits, run, phases={"train": seconds})
+        result = measure(config, trainer, tasks, run, phases={"train": seconds})
         run.write_json(run.result, result)
     build_report(run.path)
     return result
 
 
 def measure(
-    config: TrainConfig, trainer: Any, splits: Sequence[Splits], run: RunFolder, phases: dict[str, float]
+    config: TrainConfig, trainer: Any, tasks: Sequence[Task], run: RunFolder, phases: dict[str, float]
 ) -> dict[str, Any]:
     """Choose and test a rewrite of every instruction; `phases` gets the seconds of both."""
-    results = []
-    for part in splits:
-        tests, trains = part.test.by_instruction(), part.train.by_instruction()
-        for instruction, dev_rows in part.dev.by_instruction().items():
-            if instruction in tests or not config.hold_out_test:
-                test_rows = tests.get(instruction)
-                if test_rows is not None and config.test_examples:
-                    test_rows = sample(test_rows, config.test_examples, seed=config.seed)
-                task = Task(instruction, trains[instruction], dev_rows, test_rows)
-                results.append(choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases))
+    results = [choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases) for task in tasks]
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = trainer.reward.evaluator.task_model.usage.as_dict()
     return {**result, "cost": {"task_model": usage, "seconds": phases}}
+
+
+def open_tasks(config: TrainConfig, splits: Sequence[Splits]) -> list[Task]:
+    """The instructions that a rewrite can be chosen for and, where test rows are held out, tested.
+
+    Warns of instructions that have only one of dev and test rows; raises `DataError` where all are like that.
+    """
+    tasks, left = [], []
+    for part in splits:
+        trains, devs, tests = (rows.by_instruction() for rows in part)
+        for instruction, dev_rows in devs.items():
+            test_rows = tests.get(instruction)
+            if test_rows is not None and config.test_examples:
+                test_rows = sample(test_rows, config.test_examples, seed=config.seed)
+            if test_rows is None and config.hold_out_test:
+                left.append(f"{instruction!r} has dev rows and no test rows")
+            else:
+                tasks.append(Task(instruction, trains.get(instruction), dev_rows, test_rows))
+        left += [f"{instruction!r} has test rows and no dev rows" for instruction in tests if instruction not in devs]
+    if not tasks:
+        raise DataError(f"no instruction has both dev and test rows ({left[0]}); use one wording in all files")
+    if left:
+        logger.warning("neither chosen for nor tested: %d instruction(s), such as %s", len(left), left[0])
+    return tasks
 
 
 def sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
@@ -115,9 +131,11 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     for part in splits:
         for note in part.notes():
             logger.warning("%s", note)
+    tasks = open_tasks(config, splits)
+    load_meta_prompt(config.meta_family)  # what is missing must end the run here, not in an hour
     evaluator = open_evaluator(config)
     for part in splits:
-        evaluator.decoding_of(part.train[0])  # a capability that is missing must end the run here, not in an hour
+        evaluator.decoding_of(part.train[0])  # and a capability
     if run is None:
         run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
         run.write_json(run.config, run_record("train", config, argv))
@@ -136,7 +154,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
                 raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
     if not trainer.stop_requested:
         trainer.save_rewriter()
-    return Trained(trainer, splits, run, trainer.spent.seconds)
+    return Trained(trainer, tasks, run, trainer.spent.seconds)
 
 
 def resolved(config: TrainConfig) -> TrainConfig:

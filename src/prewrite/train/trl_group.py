@@ -26,10 +26,10 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
-from prewrite.meta_prompts import build_meta_prompt, format_rewriter_query
+from prewrite.meta_prompts import format_rewriter_query
 from prewrite.train.mixture import Mixture
 from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts
-from prewrite.train.rewriter import query_ids
+from prewrite.train.rewriter import RewriterSettings, query_ids
 from prewrite.train.steps import draw_instructions
 
 __all__ = ["TRL_KEYS", "GRPOConfig", "GRPOTrainer", "RLOOConfig", "RLOOTrainer", "SharedPrompts", "group_config",
@@ -189,28 +189,29 @@ def _generating(policy: PolicyWithValueHead, eos_token_id: int) -> Iterator[None
         del policy.policy.generate
 
 
-def step_prompts(mixture: Mixture, groups: int, steps: int, tokenizer, meta_family: str, *, seed: int) -> Dataset:
+def step_prompts(
+    mixture: Mixture, groups: int, steps: int, tokenizer, settings: RewriterSettings, *, seed: int
+) -> Dataset:
     """The prompts of all steps in order, `groups` a step, with the columns `instruction` and `step`."""
     rows = []
-    prompts = {name: trl_prompt(name, tokenizer, meta_family) for name in mixture.rows}
+    prompts = {name: trl_prompt(settings.query(name), tokenizer) for name in mixture.rows}
     for step in range(1, steps + 1):
         for name in draw_instructions(mixture, groups, seed=seed, step=step):
             rows.append({"prompt": prompts[name], "instruction": name, "step": step})
     return Dataset.from_list(rows)
 
 
-def trl_prompt(instruction: str, tokenizer, meta_family: str):
+def trl_prompt(query: str, tokenizer):
     """What TRL tokenises to `query_ids`: messages where there is a chat template, else text.
 
     Text goes through the tokenizer without special tokens in TRL 0.25 and with them in newer releases (those have
     `_tokenize_prompts`), so there the special tokens that belong to the query are written out.
     """
-    query = build_meta_prompt(instruction, meta_family)
     if getattr(tokenizer, "chat_template", None):
         return [{"role": "user", "content": query}]
     if hasattr(GRPOTrainer, "_tokenize_prompts"):
         return format_rewriter_query(query, tokenizer)
-    return tokenizer.decode(query_ids(instruction, tokenizer, meta_family=meta_family))
+    return tokenizer.decode(query_ids(query, tokenizer))
 
 
 @contextmanager

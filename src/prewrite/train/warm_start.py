@@ -142,7 +142,7 @@ def warm_start(
     def loss_of(names: Sequence[str]) -> torch.Tensor:
         prompts, rows, texts = [], [], []
         for row, name in enumerate(names):
-            prompts.append(query_ids(name, tokenizer, meta_family=meta_family))
+            prompts.append(query_ids(build_meta_prompt(name, meta_family), tokenizer))
             rows += [row] * len(rewrites[name])
             texts += rewrites[name]
         completions = _completions(texts, tokenizer, model.device)
