@@ -7,10 +7,22 @@ import pytest
 
 import prewrite
 from prewrite.errors import ConfigError
+from prewrite.fidelity import Fidelity
 from prewrite.fluency import faults
-from prewrite.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards, drift, keep_words, leakage, length
+from prewrite.guards import (
+    DEFAULT_GUARDS,
+    GUARDS,
+    GuardContext,
+    check_guards,
+    drift,
+    keep_words,
+    language_note,
+    leakage,
+    length,
+)
 from prewrite.guards import gibberish as gibberish_guard
 from prewrite.guards import repetition as repetition_guard
+from prewrite.rewards import MIN_FIDELITY
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 NEWS = GuardContext(
@@ -329,3 +341,60 @@ def test_a_guard_takes_well_under_a_millisecond_of_cpu_time():
         for rewrite in rewrites:
             GUARDS[name](rewrite, REVIEW)
         assert (time.process_time() - before) / len(rewrites) < 0.001, name
+
+
+# One labelling task: instruction, honest rewrite, a text about something else, labels.
+LANGUAGES = [
+    pytest.param(
+        "Sag, ob die Rezension positiv oder negativ ist.",
+        "Lies die Rezension sorgfältig und entscheide, ob die Meinung des Autors positiv oder negativ ist.",
+        "Schreibe einen Brief an deinen Freund über das Wetter.", ("positiv", "negativ"), id="German"),
+    pytest.param(
+        "Dis si la critique est positive ou négative.",
+        "Lis attentivement la critique et décide si l'opinion de l'auteur est positive ou négative.",
+        "Écris une lettre à ton ami sur le temps.", ("positive", "négative"), id="French"),
+    pytest.param(
+        "Di si la reseña es positiva o negativa.",
+        "Lee la reseña con atención y decide si la opinión del autor es positiva o negativa.",
+        "Escribe una carta a tu amigo sobre el tiempo.", ("positiva", "negativa"), id="Spanish"),
+    pytest.param(
+        "Определи, положительный отзыв или отрицательный.",
+        "Внимательно прочитай отзыв и реши, положительный он или отрицательный.",
+        "Напиши другу письмо о погоде.", ("положительный", "отрицательный"), id="Russian"),
+    pytest.param(
+        "判断这条评论是正面还是负面。", "请仔细阅读这条评论，判断作者的态度是正面还是负面。",
+        "给你的朋友写一封关于天气的信。", ("正面", "负面"), id="Chinese"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("instruction", "honest", "other", "labels"), LANGUAGES)
+def test_in_another_language_the_rules_about_english_are_off_and_the_others_hold(instruction, honest, other, labels):
+    context = GuardContext(instruction, choices=labels)
+    assert check_guards(honest, context) == {}
+    assert "is not English" in language_note(instruction)
+    assert check_guards(other, context) == {"keep_words": 1.0}
+    assert "repetition" in check_guards(f"{labels[0]}, {labels[1]}, {labels[0]}", context)
+    assert "gibberish" in check_guards(f"{honest} {{{{##}}}}", context)
+    assert set(check_guards("", context)) >= {"keep_words", "length", "gibberish"}
+
+
+def test_of_three_labels_none_may_be_left_out_in_any_language():
+    context = GuardContext("判断评论是正面、中性还是负面。", choices=("正面", "中性", "负面"))
+    assert check_guards("评论是正面还是负面？", context, names=["request"]) == {"request": 1.0}
+
+
+@pytest.mark.parametrize(
+    "instruction", ["Add.", "common sense question", "clickbait or news headline?", NEWS.instruction]
+)
+def test_short_and_bare_instructions_pass_for_english(instruction):
+    assert language_note(instruction) is None
+
+
+def test_the_judge_tells_other_tasks_apart_in_other_languages_too():
+    pytest.importorskip("torch", reason="the judge is an in-process model, prewrite[train]")
+    from prewrite.task_models.hf import HFTaskModel
+
+    fidelity = Fidelity(HFTaskModel("embedded"))
+    for instruction, honest, other, _ in (case.values for case in LANGUAGES):
+        found, off_task = fidelity([honest, other], instruction)
+        assert found > MIN_FIDELITY and found > 1.5 * off_task, instruction

@@ -184,6 +184,11 @@ def test_a_label_is_read_from_free_text(output, choices, prediction):
     assert parse_answer(output, labelled(*choices)) == prediction
 
 
+def test_a_label_is_found_where_words_are_written_without_spaces():
+    assert parse_answer("这条评论的态度是负面的。", labelled("正面", "负面")) == "负面"
+    assert parse_answer("이 리뷰는 긍정적입니다.", labelled("긍정", "부정")) == "긍정"
+
+
 @pytest.mark.parametrize(
     ("output", "prediction"),
     [

@@ -19,6 +19,7 @@ from prewrite.english import (
     IMPERATIVES,
     PREPOSITIONS,
     QUESTION_WORDS,
+    is_english,
     word_set,
     words,
 )
@@ -123,6 +124,8 @@ def gibberish(text: str, instruction: str, labels: Collection[str] = ()) -> floa
 def faults(text: str, instruction: str, labels: Collection[str] = ()) -> dict[str, float]:
     """The faults that `text` has, by name, each in (0, 1]. What `instruction` has itself is no fault.
 
+    Where `instruction` is not English, only `order`, `markup`, `runs`, `balance` and `shouting` are looked for.
+
     - `words`: share of tokens that do not look like words, times 2.
     - `grammar`: 0.25 for each pair of neighbours that English does not allow ("the of", "a or.").
     - `order`: a text made of the instruction's own words that keeps under half of its word pairs: 1 - 2 * kept share.
@@ -135,7 +138,8 @@ def faults(text: str, instruction: str, labels: Collection[str] = ()) -> dict[st
     - `balance`: 0.25 for brackets or double quotes that do not pair. `shouting`: 0.3 for mostly capitals.
     - `cut_off`: 0.4 for an end such as "or the"; 0.1 for no end mark where the instruction has one.
     """
-    found = {name: rule(text, instruction, labels) for name, rule in _RULES.items()}
+    names = _RULES if is_english(instruction) else _ANY_LANGUAGE
+    found = {name: _RULES[name](text, instruction, labels) for name in names}
     return {name: min(1.0, value) for name, value in found.items() if value > 0}
 
 
@@ -308,3 +312,4 @@ _RULES: dict[str, Callable[[str, str, Collection[str]], float]] = {
     "shouting": _shouting,
     "cut_off": _cut_off,
 }
+_ANY_LANGUAGE = ("order", "markup", "runs", "balance", "shouting")

@@ -3,6 +3,9 @@
 A guard is a function `(rewrite, context) -> violation` in [0, 1]: 0 is fine, 1 is as bad as can be. A copy of the
 initial instruction is always fine. All guards are deterministic and need no model. None of them proves that a rewrite
 is good: they close the holes through which a policy leaves the task, and the report shows which ones fired.
+
+Most rules of `drift`, `request` and `gibberish` are about English, and are off where the instruction is in another
+language (`english.is_english`); the other guards and the fidelity score hold in any.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from prewrite.english import FUNCTION_WORDS, content_words, meanings, word_set, words
+from prewrite.english import FUNCTION_WORDS, content_words, is_english, meanings, word_set, words
 from prewrite.errors import ConfigError
 from prewrite.fluency import gibberish as _gibberish
 from prewrite.request import off_task
+from prewrite.templates import mention, spaced
 
 MIN_WORDS = 3
 MAX_WORDS = 60
@@ -43,8 +47,8 @@ class GuardContext:
     @cached_property
     def protected(self) -> tuple[re.Pattern[str], ...]:
         """One pattern per word, phrase or label that a rewrite must hold."""
-        named = [label for label in self.choices if _mention(label).search(self.instruction)]
-        return tuple(_mention(text) for text in dict.fromkeys([*self.keep, *named]))
+        named = [label for label in self.choices if mention(label).search(self.instruction)]
+        return tuple(mention(text) for text in dict.fromkeys([*self.keep, *named]))
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -219,7 +223,7 @@ def drift(rewrite: str, context: GuardContext) -> float:
     the instruction names count as one content word, covered if all are kept. On top: 0.5 if the task verb appears only
     negated ("do not classify"), 1 if the input is dismissed ("ignore the review").
     """
-    if not context.content:
+    if not context.content or not is_english(context.instruction):
         return 0.0
     text = content_words(rewrite) + [word for word in words(rewrite) if word in _ASKING_WORDS]
     covered: set[str | int] = set().union(*map(meanings, text))
@@ -260,6 +264,16 @@ GUARDS: dict[str, Guard] = {
 DEFAULT_GUARDS: tuple[str, ...] = tuple(GUARDS)
 
 
+def language_note(instruction: str) -> str | None:
+    """What users of an instruction in another language than English must know about the guards; else None."""
+    if is_english(instruction):
+        return None
+    return (
+        f"{instruction!r} is not English: most rules of the guards drift, request and gibberish are off for it; the "
+        "other guards and fidelity hold"
+    )
+
+
 def check_guards(rewrite: str, context: GuardContext, names: Iterable[str] = DEFAULT_GUARDS) -> dict[str, float]:
     """Name -> violation in (0, 1] of the guards that fire. Raises `ConfigError` for a name that does not exist."""
     violations = {}
@@ -274,15 +288,6 @@ def _runs(tokens: Sequence[str], size: int) -> Iterable[str]:
     return (" ".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
 
 
-def _mention(text: str) -> re.Pattern[str]:
-    """A pattern for `text` as whole words, in any case and spacing."""
-    return re.compile(rf"(?<!\w){_spaced(text)}(?!\w)", re.IGNORECASE)
-
-
-def _spaced(text: str) -> str:
-    return r"\s+".join(map(re.escape, text.split()))
-
-
 @lru_cache(maxsize=256)
 def _given_away(labels: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(_ALWAYS.format(labels="|".join(map(_spaced, labels))), re.IGNORECASE)
+    return re.compile(_ALWAYS.format(labels="|".join(map(spaced, labels))), re.IGNORECASE)

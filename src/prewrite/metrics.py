@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from prewrite.errors import ConfigError
+from prewrite.templates import mention
 from prewrite.types import RewriteExample
 
 Metric = Callable[[str, Sequence[str]], float]
@@ -240,23 +241,16 @@ def parse_answer(output: str, example: RewriteExample) -> str:
         text = text[: continuation.start()].rstrip()
     line = _ANSWER_CUE.sub("", text.split("\n", 1)[0].strip())
     if example.choices:
-        mention = _label_pattern(example.choices).search(text)
-        return _label_of(mention.group(), example.choices) if mention else line
+        found = mention(*example.choices).search(text)
+        return _label_of(found.group(), example.choices) if found else line
     if example.task == "math":
         return _math_answer(text) or line
     return line
 
 
-@lru_cache(maxsize=256)
-def _label_pattern(choices: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(choices, key=len, reverse=True)
-    labels = "|".join(r"\s+".join(map(re.escape, label.split())) for label in longest_first)
-    return re.compile(rf"(?<!\w)(?:{labels})(?!\w)", re.IGNORECASE)
-
-
-def _label_of(mention: str, choices: Sequence[str]) -> str:
+def _label_of(found: str, choices: Sequence[str]) -> str:
     """The label as spelled in `choices`; the mention's own case decides between labels that differ in case only."""
-    spelled = " ".join(mention.split())
+    spelled = " ".join(found.split())
     same = [label for label in choices if " ".join(label.split()).lower() == spelled.lower()]
     return spelled if spelled in same or not same else same[0]
 

@@ -2,7 +2,7 @@
 
 Where answers are read by likelihood, any text that makes the right label likelier earns a reward, whether or not it
 asks for one: "Write the news article in a single sentence." has scored as well as an honest instruction. `off_task`
-knows the ways out of the task that policies have been seen to take, in English only.
+knows the ways out of the task that policies have been seen to take, most of them in English only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from prewrite.english import FUNCTION_WORDS, content_words, stem, word_set, words
+from prewrite.english import FUNCTION_WORDS, content_words, is_english, stem, word_set, words
+from prewrite.templates import mention
 
 _NOUN = (
     r"(?:articles?|stor(?:y|ies)|reviews?|sentences?|statements?|passages?|paragraphs?|texts?|messages?|comments?"
@@ -56,10 +57,12 @@ def off_task(rewrite: str, instruction: str, labels: tuple[str, ...]) -> bool:
     - It asks for a text: "write the news article in one of the categories", "compose a poem".
     - It holds no label, no word that asks for one, and no word of the instruction's own beside the input's name.
       To ask which of the inputs, of which there is one, does not count: "which news article is the best?"
-    - It lists some labels of those that the instruction names, and leaves others out.
+    - It lists some labels of those that the instruction names, and leaves others out; in any language.
     """
     text, own = _plain(rewrite), _plain(instruction)
-    rules = (_asks_for_a_text, _asks_for_no_label, _leaves_labels_out)
+    rules = [_leaves_labels_out]
+    if is_english(instruction):
+        rules += [_asks_for_a_text, _asks_for_no_label]
     return any(rule(text, own, labels) and not rule(own, own, labels) for rule in rules)
 
 
@@ -75,13 +78,9 @@ def _asks_for_no_label(text: str, own: str, labels: tuple[str, ...]) -> bool:
 
 
 def _leaves_labels_out(text: str, own: str, labels: tuple[str, ...]) -> bool:
-    named = [label.lower() for label in labels if _holds(own, label.lower())]
-    kept = sum(_holds(text, label) for label in named)
+    named = [label for label in labels if mention(label).search(own)]
+    kept = sum(mention(label).search(text) is not None for label in named)
     return 2 <= kept < len(named) and not _EXAMPLES.search(text)
-
-
-def _holds(text: str, label: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text) is not None
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Filling named slots, and the templates that put an instruction and an input together.
+"""Filling named slots, the templates that put an instruction and an input together, and finding phrases in a text.
 
 The template is ours and the rewrite is a value put into it, so a rewrite can neither lose the input nor break on a
 brace. Departure from the paper: the default template ends in a cue, since small task models need one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from prewrite.errors import ConfigError
 
@@ -62,6 +63,32 @@ def get_task_template(template: str) -> str:
     text = TASK_TEMPLATES.get(template, template)
     check_task_template(text)
     return text
+
+
+# Scripts without spaces between words, and Korean, which ties its particles to them.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+
+
+@lru_cache(maxsize=1024)
+def mention(*phrases: str) -> re.Pattern[str]:
+    """Finds any of `phrases` as whole words, in any case and spacing; the longest where they overlap.
+
+    >>> mention("c", "c++").findall("c++, C and cc")
+    ['c++', 'C']
+    """
+    return re.compile("|".join(map(_as_words, sorted(phrases, key=len, reverse=True))), re.IGNORECASE)
+
+
+def _as_words(phrase: str) -> str:
+    pattern = spaced(phrase)
+    before = "" if re.match(rf"\s*[{_UNSPACED}]", phrase) else r"(?<!\w)"
+    after = "" if re.search(rf"[{_UNSPACED}]\s*$", phrase) else r"(?!\w)"
+    return f"{before}{pattern}{after}"
+
+
+def spaced(phrase: str) -> str:
+    """A pattern for `phrase` in any spacing."""
+    return r"\s+".join(map(re.escape, phrase.split()))
 
 
 def _shown(text: str) -> str:

@@ -11,7 +11,7 @@ from prewrite.cli.options import add_options, build_config
 from prewrite.cli.train import require_training
 from prewrite.config import STRATEGIES, TaskConfig
 from prewrite.errors import ConfigError
-from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
+from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards, language_note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ConfigError("--instruction is empty; give the text to rewrite")
     if namespace.strategy == "S" and not config.dataset:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
+    if note := language_note(instruction):
+        print(f"warning: {note}", file=sys.stderr)
     from prewrite.train.rewriter import Rewriter
 
     rewriter = Rewriter.load(namespace.model_dir)

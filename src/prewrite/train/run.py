@@ -24,6 +24,7 @@ from prewrite.config import TrainConfig
 from prewrite.data import PRewriteDataset, Splits
 from prewrite.errors import BudgetExceededError, DataError, RunFolderError, TaskModelError
 from prewrite.evaluator import Evaluator
+from prewrite.guards import language_note
 from prewrite.meta_prompts import load_meta_prompt
 from prewrite.opening import open_evaluator, open_fidelity, open_price, open_splits
 from prewrite.report.render import build_report
@@ -132,6 +133,8 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
         for note in part.notes():
             logger.warning("%s", note)
     tasks = open_tasks(config, splits)
+    if config.guards and (note := next(filter(None, (language_note(task.instruction) for task in tasks)), None)):
+        logger.warning("%s", note)
     load_meta_prompt(config.meta_family)  # what is missing must end the run here, not in an hour
     evaluator = open_evaluator(config)
     for part in splits:
