@@ -146,6 +146,29 @@ def test_splits_without_a_common_instruction_end_the_run_before_it_trains(toy, t
     assert not (tmp_path / "run").exists()
 
 
+def test_eval_and_strategy_s_take_the_rows_of_one_instruction(run, toy, tmp_path, capsys):
+    other = {"instruction": "answer now", "output": "now"}
+    rows = [*ROWS, *(row | other | {"choices": ["step", "now"], "input": f"more {row['input']}"} for row in ROWS)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ["--task-model", f"hf:{toy / 'model'}", "--no_cache"]
+    assert main(["eval", "--data", str(data), *model]) == 2
+    assert "2 instructions ('solve the task', 'answer now', ...)" in capsys.readouterr().err
+    assert main(["eval", "--data", str(data), "--instruction", "answer now", "--json", *model]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["instructions"]["initial"]["instruction"] == "answer now" and found["n"] == 8
+    assert main(["eval", "--data", str(data), "--data", str(toy / "rows.jsonl"), *model]) == 2
+    assert "this command takes one" in capsys.readouterr().err
+
+    flags = ["--model-dir", str(run), "--strategy", "S", *model, "--fidelity-model", str(toy / "model"), "--json"]
+    assert main(["rewrite", "--data", str(data), "--instruction", "please solve it", *flags]) == 2
+    assert "2 instructions" in capsys.readouterr().err
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "instruction"}) + "\n" for row in ROWS))
+    assert main(["rewrite", "--data", str(bare), "--instruction", "please solve it", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["instruction"] == "please solve it"
+
+
 def test_the_overall_verdict_claims_what_the_single_ones_do():
     from prewrite.train.run import overall
 

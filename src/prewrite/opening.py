@@ -13,7 +13,7 @@ from prewrite.config import TaskConfig
 from prewrite.errors import ConfigError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from prewrite.data import Splits
+    from prewrite.data import PRewriteDataset, Splits
     from prewrite.evaluator import Evaluator
     from prewrite.fidelity import Fidelity
     from prewrite.task_models.budget import Price
@@ -52,6 +52,27 @@ def open_splits(config: TaskConfig) -> list[Splits]:
         )
         for source in config.dataset
     ]
+
+
+def open_rows(config: TaskConfig, split: str, instruction: str | None = None) -> PRewriteDataset:
+    """The rows of one instruction in the one data set of the settings.
+
+    `split` is train, dev or test. `instruction` names one of the data's; any other one, or None, means the only
+    instruction that there is. Raises `ConfigError` where it is open which rows are meant.
+    """
+    if len(config.dataset) > 1:
+        raise ConfigError(f"{len(config.dataset)} data sets are given; this command takes one")
+    rows: PRewriteDataset = getattr(open_splits(config)[0], split)
+    by_instruction = rows.by_instruction()
+    if instruction in by_instruction:
+        return by_instruction[instruction]
+    if len(by_instruction) > 1:
+        names = ", ".join(map(repr, list(by_instruction)[:3]))
+        raise ConfigError(
+            f"the {split} rows of {config.dataset[0]} hold {len(by_instruction)} instructions ({names}, ...); "
+            "name the one that is meant, word for word, with --instruction"
+        )
+    return rows
 
 
 def task_model_spec(config: TaskConfig) -> TaskModelSpec:

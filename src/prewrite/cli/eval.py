@@ -30,10 +30,9 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
     from prewrite.evaluate import evaluate
-    from prewrite.opening import open_evaluator, open_splits
+    from prewrite.opening import open_evaluator, open_rows
 
-    splits = open_splits(config)[0]
-    rows = list(getattr(splits, namespace.split))[: namespace.limit]
+    rows = list(open_rows(config, namespace.split, config.instruction))[: namespace.limit]
     instructions = {"initial": rows[0].instruction}
     instructions |= {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
     evaluation = evaluate(open_evaluator(config), instructions, rows, rows=namespace.split, seed=config.seed)

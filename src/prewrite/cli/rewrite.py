@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print the rewrite."""
     require_training()
-    config = build_config(TaskConfig, namespace)
     instruction = namespace.rewrite_instruction.strip()
     if not instruction:
         raise ConfigError("--instruction is empty; give the text to rewrite")
+    config = build_config(TaskConfig, namespace, instruction=instruction)
     if namespace.strategy == "S" and not config.dataset:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
     if note := language_note(instruction):
@@ -69,12 +69,12 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         from dataclasses import replace
 
-        from prewrite.opening import open_evaluator, open_fidelity, open_splits
+        from prewrite.opening import open_evaluator, open_fidelity, open_rows
         from prewrite.rewards import TaskReward
         from prewrite.search import propose, select
         from prewrite.train.choose import active_guards, split_by_guards
 
-        rows = [replace(row, instruction=instruction) for row in open_splits(config)[0].dev]
+        rows = [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
         evaluator = open_evaluator(config)
         reward = TaskReward(
             evaluator,
