@@ -1,5 +1,8 @@
 """Batching, shared prefixes and caches change no answer: each is held to one plain forward pass per prompt."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -15,11 +18,12 @@ from transformers import (  # noqa: E402
 )
 
 from families import FAMILIES, model_of_family  # noqa: E402
-from prewrite.errors import ConfigError  # noqa: E402
+from prewrite.errors import ConfigError, ModelNotFoundError  # noqa: E402
 from prewrite.task_models import trunk  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
+from prewrite.train.rewriter import load_base as load_rewriter_base  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = [
@@ -182,3 +186,56 @@ def test_tokens_read_and_written_are_counted(folder):
     assert counted.usage.input_tokens == 44 + 2
     assert 0 < counted.usage.output_tokens == len(written.split()) <= 5
     assert counted.usage.uncounted == 0
+
+
+def test_chat_asks_in_the_models_own_template_without_thinking(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text(
+        "{% for message in messages %}is {{ message.content }}{% endfor %}{% if add_generation_prompt %} :{% endif %}"
+        "{% if enable_thinking is not defined or enable_thinking %} very{% endif %}"
+    )
+    plain_model, chat_model = HFTaskModel(folder), HFTaskModel(str(tmp_path / "chat"), chat=True)
+    expected = plain_model.label_logprobs([f"is {prompt} :" for prompt in PROMPTS], LABELS)
+    np.testing.assert_allclose(chat_model.label_logprobs(PROMPTS, LABELS), expected, rtol=1e-6)
+    assert chat_model.generate(PROMPTS[:1]) == plain_model.generate([f"is {PROMPTS[0]} :"])
+    assert chat_model.identity.split("|")[3:] != plain_model.identity.split("|")[3:]
+    with pytest.raises(ConfigError, match="no chat template"):
+        HFTaskModel(folder, chat=True)
+
+
+def cut_off(folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+
+
+def change(folder, **fields):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: cut_off(folder, "model.safetensors"), "header"),
+        (lambda folder: cut_off(folder, "config.json"), "not a valid JSON"),
+        (lambda folder: cut_off(folder, "tokenizer.json"), "files must be whole"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
+        (lambda folder: change(folder, intermediate_size=64), "state_dict"),
+        (lambda folder: change(folder, model_type="unheard-of"), "unheard-of"),
+        (
+            lambda folder: change(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.Config",
+                                                                        "AutoModelForCausalLM": "theirs.Model"}),
+            "code that a model brings along is never run",
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_loaded_is_named_with_the_reason(folder, tmp_path, damage, said, monkeypatch):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "theirs.py").write_text("raise SystemExit('code of the model was run')")
+    damage(broken)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody may be asked whether to run code"))
+    for load in (HFTaskModel, load_rewriter_base):
+        with pytest.raises(ModelNotFoundError, match=f"model '{broken}' could not be loaded") as caught:
+            load(str(broken))
+        assert said in str(caught.value)

