@@ -44,10 +44,25 @@ def test_a_run_is_replaced_only_on_request_and_the_users_own_files_stay(tmp_path
     assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt"]
 
 
+def test_a_run_that_ended_before_its_first_update_stands_in_nobodys_way(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.write_json(run.config, {"of": "the first try"})
+    RunFolder.create(run.path)
+    assert not run.config.exists()
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 2: not JSON"):
+        list(RunFolder.read_rows(tmp_path / "metrics.jsonl"))
+
+
 def test_a_folder_without_a_run_and_a_file_are_refused(tmp_path):
     with pytest.raises(RunFolderError, match=r"no config\.json"):
         RunFolder.open(tmp_path)
     write_atomic(tmp_path / "file", "x")
+    with pytest.raises(RunFolderError, match=r"'.*file/run' cannot be made \(Not a directory\)"):
+        RunFolder.create(tmp_path / "file" / "run")
     with pytest.raises(RunFolderError, match="is a file"):
         RunFolder.create(tmp_path / "file")
 

@@ -62,18 +62,28 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
-        """A new run folder. Raises `RunFolderError` if `path` holds a run and `overwrite` is off."""
+        """A new run folder.
+
+        Raises `RunFolderError` if `path` holds a run and `overwrite` is off, or cannot be made. A run that ended
+        before its first update is none: nothing is lost with it.
+        """
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
             raise RunFolderError(f"output_dir {str(path)!r} is a file; give a folder that can be created")
         if run.config.exists():
-            if not overwrite:
+            begun = any(path.exists() for path in (run.metrics, run.checkpoints, run.rewriter, run.result))
+            if begun and not overwrite:
                 raise RunFolderError(
                     f"output_dir {str(path)!r} already holds a run; pass --resume to go on with it, "
                     "--overwrite to replace it, or choose another folder"
                 )
             run._remove_files()
-        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"output_dir {str(path)!r} cannot be made ({error.strerror}); give a folder where you may write"
+            ) from None
         return run
 
     @classmethod
@@ -123,14 +133,20 @@ class RunFolder:
 
     @staticmethod
     def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-        """Rows of a JSONL file, none if it is missing. A last line cut off by a crash is left out."""
+        """Rows of a JSONL file, none if it is missing. A last line cut off by a crash is left out.
+
+        Raises `RunFolderError` for a whole line that is no JSON.
+        """
         if not path.exists():
             return
         with path.open(encoding="utf-8") as file:
-            for line in file:
+            for number, line in enumerate(file, start=1):
                 if not line.endswith("\n"):
                     return
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise RunFolderError(f"{path}, line {number}: not JSON ({error}); the file was changed") from None
 
     @contextmanager
     def replacing_result(self) -> Iterator[None]:

@@ -151,7 +151,9 @@ class HFTaskModel:
         self.name = f"hf:{shown}"
         digest = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
         dtype_name = str(self.dtype).removeprefix("torch.")
-        self.identity = f"{self.name}|{digest}|{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        self.identity = (
+            f"{self.name}|{digest}|{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        )
 
     # ---- the contract ---------------------------------------------------------------------------------------------
 

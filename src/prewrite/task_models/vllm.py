@@ -69,7 +69,9 @@ class VLLMTaskModel:
             ) from error
         self._tokenizer = self.llm.get_tokenizer()
         self.name = f"vllm:{model}"
-        settings = f"{dtype}|max_model_len={max_model_len}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        settings = (
+            f"{dtype}|max_model_len={max_model_len}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        )
         self.identity = f"{self.name}|vllm {vllm.__version__}|{settings}"
 
     def generate(self, prompts: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ examples. So pairs, correlations and the slope of the calibration are all taken 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +61,7 @@ def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
         for row in RunFolder.read_rows(path):
             if row.get("real", True):  # else a reward model graded it
                 yield int(row["step"]), str(row["instruction"]), str(row["rewrite"]), float(row["parts"]["task"])
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} was changed or is of another version ({error!r})") from None
 
 
