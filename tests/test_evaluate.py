@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from prewrite.errors import ConfigError
-from prewrite.evaluate import evaluate, few_shot_instruction
+from prewrite.evaluate import evaluate, evened_note, few_shot_instruction
 from prewrite.types import Answer, RewriteExample
 from run_fixture import INITIAL, LABELS, REWRITE, NoisyAnswers, examples
 
@@ -68,6 +69,42 @@ def test_labels_are_counted_by_gold_and_by_prediction():
 def test_calibration_is_there_only_where_labels_were_scored():
     assert evaluate(NoisyAnswers(), {"initial": INITIAL}, examples(40, "x")).results["initial"].calibration is not None
     assert evaluate(ByTable(a=[1, 0]), {"initial": "A"}, rows(2)).results["initial"].calibration is None
+
+
+class Biased:
+    """Says "yes" to everything under "Say.", and what is right, but for one row, under "Judge."; no bias beneath."""
+
+    def answers(self, rewrites, examples):
+        def answer(rewrite, row):
+            lead = 1.0 if row.output == "yes" else -1.0
+            yes, no = (-0.1 + lead / 10, -3.0) if rewrite == "Say." else (-1.0 + lead, -1.0)
+            if rewrite == "Judge." and row.input == "0":
+                yes, no = -1.0, -3.0
+            label = "yes" if yes > no else "no"
+            return Answer("p", label, label, float(label == row.output), (yes, no))
+
+        return [[answer(rewrite, row) for row in examples] for rewrite in rewrites]
+
+
+def labelled(count):
+    return [
+        RewriteExample("Say.", str(n), "yes" if n % 2 else "no", "classification", choices=("yes", "no"))
+        for n in range(count)
+    ]
+
+
+def test_what_is_left_of_a_gain_with_labels_evened_out():
+    found = evaluate(Biased(), {"initial": "Say.", "rewrite": "Judge."}, labelled(40))
+    assert found.differences["rewrite"].mean == pytest.approx(0.475)  # 20 of 40 right before, 39 after
+    assert found.results["initial"].evened.mean() == 1.0 and found.evened["rewrite"].mean == pytest.approx(-0.025)
+    note = evened_note(found.to_json(), "rewrite")
+    assert "needs no rewrite: 1.000 under the initial instruction, 0.975 under this one" in note
+    assert "-2.5 points, 95% interval" in note
+    kept = evaluate(Biased(), {"initial": "Say.", "rewrite": "Say."}, labelled(4))
+    assert evened_note(kept.to_json(), "rewrite") is None  # nothing was rewritten
+    mixed = [*labelled(4), replace(labelled(1)[0], choices=("no", "yes"))]
+    assert evaluate(Biased(), {"initial": "Say."}, mixed).results["initial"].evened is None
+    assert evaluate(ByTable(a=[1, 0]), {"initial": "A"}, rows(2)).results["initial"].evened is None
 
 
 def test_json_and_items_hold_plain_types():

@@ -7,6 +7,7 @@ from threading import Thread
 import pytest
 
 from prewrite.errors import ConfigError, RunFolderError
+from prewrite.evaluate import evened_note
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks
 from prewrite.report.diff import word_diff
@@ -44,6 +45,8 @@ def test_the_report_says_what_the_result_says(run):
     assert percent(test["rewrite"]["mean"]) in page and percent(test["initial"]["mean"]) in page
     assert "24,310" in page and "SmolLM2-135M-Instruct" in page
     assert "runs/my run" in page
+    note = evened_note(result["test"], "rewrite")
+    assert note in page and "With labels evened out" in (run / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_dev_score_of_the_choice_stands_beside_its_test_score(run):

@@ -5,6 +5,7 @@ from prewrite.errors import ConfigError
 from prewrite.stats import (
     calibration,
     correct_for_selection,
+    even_out,
     holm,
     label_probabilities,
     mcnemar_exact,
@@ -149,3 +150,10 @@ def test_a_clear_choice_is_hardly_corrected():
 def test_choosing_the_baseline_gains_nothing():
     found = correct_for_selection((np.random.default_rng(0).random((3, 50)) < 0.5).astype(float), 0)
     assert found.gain == 0 and found.verdict().startswith("No significant gain")
+
+
+def test_evening_out_divides_each_label_by_its_mean_probability():
+    # means 0.8 and 0.2: 0.9 / 0.8 > 0.1 / 0.2, but 0.7 / 0.8 < 0.3 / 0.2; a row's own total does not matter
+    logprobs = np.log([[0.9, 0.1], [0.7, 0.3]]) + np.array([[-5.0], [0.0]])
+    ratios = np.exp(even_out(logprobs) - np.array([[-5.0], [0.0]]))
+    np.testing.assert_allclose(ratios, [[1.125, 0.5], [0.875, 1.5]])

@@ -16,6 +16,7 @@ from prewrite.stats import (
     Interval,
     PairedDifference,
     calibration,
+    even_out,
     holm,
     label_probabilities,
     mean_interval,
@@ -59,6 +60,9 @@ class InstructionResult:
     """Empty where the rows have no choices."""
     calibration: Calibration | None
     """Of the label probabilities; None where the backend scored no labels."""
+    evened: NDArray[np.float64] | None
+    """Per item, 1 where the label would be right with all labels evened out (`stats.even_out`), else 0; None where the
+    backend scored no labels, or the rows differ in theirs."""
     answers: tuple[Answer, ...]
 
 
@@ -74,6 +78,8 @@ class Evaluation:
     results: Mapping[str, InstructionResult]
     differences: Mapping[str, PairedDifference]
     """By name, for every instruction but the baseline; p-values are Holm-corrected where there are several."""
+    evened: Mapping[str, PairedDifference]
+    """As `differences`, with labels evened out under both instructions; where that can be told."""
     examples: tuple[RewriteExample, ...]
 
     def verdict(self, name: str | None = None) -> str:
@@ -112,10 +118,12 @@ class Evaluation:
                     },
                     "labels": [asdict(label) for label in result.labels],
                     "calibration": None if result.calibration is None else asdict(result.calibration),
+                    "evened": None if result.evened is None else float(result.evened.mean()),
                 }
                 for name, result in self.results.items()
             },
             "differences": {name: _difference_json(found) for name, found in self.differences.items()},
+            "evened": {name: _difference_json(found) for name, found in self.evened.items()},
         }
 
     def items(self) -> list[dict[str, Any]]:
@@ -172,7 +180,31 @@ def evaluate(
     differences = {
         name: replace(found, p_value=p) for (name, found), p in zip(differences.items(), corrected, strict=True)
     }
-    return Evaluation(rows, len(examples), level, baseline, results, differences, tuple(examples))
+    plain = results[baseline].evened
+    evened = {
+        name: paired_bootstrap(result.evened, plain, level=level, seed=seed)
+        for name, result in results.items()
+        if name != baseline and result.evened is not None and plain is not None
+    }
+    return Evaluation(rows, len(examples), level, baseline, results, differences, evened, tuple(examples))
+
+
+def evened_note(test: Mapping[str, Any], name: str) -> str | None:
+    """How much of a gain is left where labels are evened out, in a sentence; None where that cannot be told.
+
+    `test` is what `Evaluation.to_json` gave. Evening out needs no rewrite, so what it brings the baseline alone is no
+    merit of one.
+    """
+    found = test.get("evened", {}).get(name)
+    first, second = (test["instructions"][who] for who in (test["baseline"], name))
+    if found is None or first["instruction"] == second["instruction"]:
+        return None
+    before, after = first["evened"], second["evened"]
+    return (
+        f"With labels evened out, which needs no rewrite: {before:.3f} under the {test['baseline']} instruction, "
+        f"{after:.3f} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "
+        f"{points(found['low'])} to {points(found['high'])}."
+    )
 
 
 def few_shot_instruction(instruction: str, examples: Sequence[RewriteExample], shots: int, *, seed: int = 0) -> str:
@@ -217,6 +249,7 @@ def _result(
         mean_interval(scores, level=level, seed=seed),
         _labels(answers, examples),
         _calibration(answers),
+        _evened(answers, examples),
         tuple(answers),
     )
 
@@ -237,6 +270,17 @@ def _calibration(answers: Sequence[Answer]) -> Calibration | None:
         return None
     confidence = [float(label_probabilities(logprobs).max()) for logprobs, _ in scored]
     return calibration(confidence, [score >= 1 for _, score in scored])
+
+
+def _evened(answers: Sequence[Answer], examples: Sequence[RewriteExample]) -> NDArray[np.float64] | None:
+    choices = examples[0].choices
+    if not choices or any(row.choices != choices for row in examples):
+        return None
+    scored = [answer.label_logprobs for answer in answers if answer.label_logprobs]
+    if len(scored) < len(answers):
+        return None
+    labels = [choices[int(best)] for best in even_out(scored).argmax(axis=1)]
+    return np.array([label in row.targets for label, row in zip(labels, examples, strict=True)], dtype=np.float64)
 
 
 def _difference_json(found: PairedDifference) -> dict[str, Any]:

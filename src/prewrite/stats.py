@@ -158,6 +158,16 @@ def label_probabilities(label_logprobs: ArrayLike) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
+def even_out(label_logprobs: ArrayLike) -> Floats:
+    """Label log-probabilities less the log of each label's mean probability over the items; (item, label).
+
+    Takes out what the task model answers whatever the input is: batch calibration (Zhou et al., arXiv 2309.17249,
+    section 3). No gold answer has a part in it; that labels are about equally frequent is its assumption.
+    """
+    logprobs = np.asarray(label_logprobs, dtype=np.float64)
+    return np.asarray(logprobs - np.log(label_probabilities(logprobs).mean(axis=0)))
+
+
 def calibration(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 10) -> Calibration:
     """Reliability of `confidence` in [0, 1] against `correct` in {0, 1}, in bins of equal width."""
     stated, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)

@@ -43,6 +43,8 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Before and after, in lines that a person reads."""
+    from prewrite.evaluate import evened_note
+
     print(f"\nInitial instruction: {result['instruction']}")
     print(f"Rewrite:             {result['rewrite']}")
     fidelity = result["fidelity"]["rewrite"]
@@ -55,6 +57,8 @@ def print_result(result: dict[str, Any]) -> None:
             low, high = row["interval"]["low"], row["interval"]["high"]
             print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {low:.3f} to {high:.3f})")
     print(result["verdict"])
+    if test is not None and (note := evened_note(test, "rewrite")):
+        print(note)
 
 
 def require_training() -> None:

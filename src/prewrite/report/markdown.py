@@ -91,7 +91,8 @@ def _scores(scores: dict[str, Any]) -> list[str]:
             cells += ["", "", "", ""]
         rows.append(cells)
     head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
-    return [table(head, rows), f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."]
+    below = f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."
+    return [table(head, rows), below, *([cell(scores["evened"])] if scores["evened"] else [])]
 
 
 def _dev(dev: dict[str, Any], scores: dict[str, Any] | None) -> str:

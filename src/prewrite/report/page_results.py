@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prewrite.errors import RunFolderError
+from prewrite.evaluate import evened_note
 from prewrite.report.charts import Chart, forest, grouped_bars, reliability, shorten
 from prewrite.report.formats import cut
 
@@ -45,6 +46,7 @@ def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
         "split": test["rows"],
         "n": test["n"],
         "level": level,
+        "evened": evened_note(test, main),
         "chart": forest(
             "scores", f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False
         ),
