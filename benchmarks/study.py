@@ -6,8 +6,8 @@
 Every cell is an ordinary run of `prewrite train` with a recipe and the condition's settings, in a folder of its own
 under `--output`; finished ones are not run again, so a study can be stopped and continued, and studies share cells.
 All share the cache of answers: those of the initial instruction, the same in every cell, are asked for once. The table
-counts prompts, cached or not. `--table` only prints what is there. The choice of a cell's rewrite rests on dev rows,
-its figures on test rows.
+counts prompts, cached or not. `--table` only prints what is there; `--evened` adds what the gains are with labels
+evened out, from cached answers. The choice of a cell's rewrite rests on dev rows, its figures on test rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from prewrite.config import TrainConfig
+from prewrite.evaluate import Evaluation, evaluate
 from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
+from prewrite.opening import open_evaluator, open_rows
 from prewrite.run_folder import RunFolder
 from prewrite.stats import paired_bootstrap
+from prewrite.train.run import sample
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 DATA = ("agnews", "sst2", "subj", "demo")
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--conditions", help="by commas; all of the study by default")
     parser.add_argument("--seeds", default="0,1,2", help="by commas")
     parser.add_argument("--table", action="store_true", help="print the table of finished runs, run nothing")
+    parser.add_argument("--evened", action="store_true", help="print the gains with labels evened out too")
     given = parser.parse_args()
     conditions = STUDIES[given.study]
     wanted = given.conditions.split(",") if given.conditions else list(conditions)
@@ -73,6 +78,8 @@ def main() -> None:
     print_means(given, cells, conditions)
     if CONTROL in conditions:
         print_learning(given, cells, conditions)
+    if given.evened:
+        print_evened(given, cells, conditions)
 
 
 def folder_of(given: argparse.Namespace, data: str, settings: list[str], seed: int) -> Path:
@@ -149,6 +156,26 @@ def print_means(given: argparse.Namespace, cells, conditions) -> None:
         points = f"{100 * mean.mean:+.1f} ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
         shown = [points, each, f"{fidelity:.2f}", f"{on_task} of {len(runs)}", f"{prompts:,.0f}"]
         print(f"| {data} | {name} | {len(runs)} | {' | '.join(shown)} |")
+
+
+def print_evened(given: argparse.Namespace, cells, conditions) -> None:
+    """As `print_means`, with labels evened out under both instructions (`prewrite.stats.even_out`)."""
+    groups: dict[tuple[str, str], list[Evaluation]] = {}
+    for data, name, _, run, result in finished(given, cells, conditions):
+        config = TrainConfig(**RunFolder.read_json(run.config)["config"])
+        texts = {who: found["instruction"] for who, found in result["test"]["instructions"].items()}
+        rows = open_rows(config, "test", result["instruction"])
+        if config.test_examples:
+            rows = sample(rows, config.test_examples, seed=config.seed)
+        groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(rows)))
+    print("\n| data | condition | runs | initial, evened out | mean gain, 95% interval | per seed |")
+    print("| --- | --- | ---: | ---: | --- | --- |")
+    for (data, name), found in groups.items():
+        before, after = (np.mean([one.results[who].evened for one in found], axis=0) for who in ("initial", "rewrite"))
+        mean = paired_bootstrap(after, before)
+        points = f"{100 * mean.mean:+.1f} ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
+        each = " ".join(f"{100 * one.evened['rewrite'].mean:+.1f}" for one in found)
+        print(f"| {data} | {name} | {len(found)} | {before.mean():.3f} | {points} | {each} |")
 
 
 def print_learning(given: argparse.Namespace, cells, conditions) -> None:
