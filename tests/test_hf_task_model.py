@@ -220,7 +220,7 @@ def change(folder, **fields):
         (lambda folder: cut_off(folder, "config.json"), "not a valid JSON"),
         (lambda folder: cut_off(folder, "tokenizer.json"), "files must be whole"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
-        (lambda folder: change(folder, intermediate_size=64), "state_dict"),
+        (lambda folder: change(folder, intermediate_size=64), "files must be whole"),
         (lambda folder: change(folder, model_type="unheard-of"), "unheard-of"),
         (
             lambda folder: change(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.Config",
