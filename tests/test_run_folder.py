@@ -53,7 +53,7 @@ def test_a_run_that_ended_before_its_first_update_stands_in_nobodys_way(tmp_path
 
 def test_a_line_that_is_no_json_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
-    with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 2: not JSON"):
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl:2 is not valid JSON"):
         list(RunFolder.read_rows(tmp_path / "metrics.jsonl"))
 
 

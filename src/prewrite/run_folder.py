@@ -131,22 +131,36 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    @staticmethod
-    def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-        """Rows of a JSONL file, none if it is missing. A last line cut off by a crash is left out.
+    @classmethod
+    def read_rows(cls, path: Path) -> Iterator[dict[str, Any]]:
+        """Rows of a JSONL file; see `read_placed_rows`."""
+        for _, row in cls.read_placed_rows(path):
+            yield row
 
-        Raises `RunFolderError` for a whole line that is no JSON.
+    @staticmethod
+    def read_placed_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows of a JSONL file, each with its place `file:line`; none if the file is missing.
+
+        A last line without its line break is being written, or was cut off by a crash: it is left out. Raises
+        `RunFolderError` for any other line that is not one JSON object.
         """
         if not path.exists():
             return
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
-                    return
+        with path.open(encoding="utf-8", errors="strict") as file:
+            number = 0
+            while True:
+                number += 1
+                where = f"{path}:{number}"
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise RunFolderError(f"{path}, line {number}: not JSON ({error}); the file was changed") from None
+                    line = file.readline()
+                    if not line.endswith("\n"):
+                        return
+                    row = json.loads(line)
+                except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                    raise RunFolderError(f"{where} is not valid JSON ({error}); the file was changed") from None
+                if not isinstance(row, dict):
+                    raise RunFolderError(f"{where} holds a {type(row).__name__}, not an object")
+                yield where, row
 
     @contextmanager
     def replacing_result(self) -> Iterator[None]:

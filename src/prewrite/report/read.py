@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
     """Read a run folder. Files that the run has not written yet are empty; a broken one raises `RunFolderError`."""
     folder = RunFolder.open(path)
     config = RunFolder.read_json(folder.config)
-    metrics = [_need(row, {"step": int}, where) for where, row in read_rows(folder.metrics)]
+    metrics = [_need(row, {"step": int}, where) for where, row in RunFolder.read_placed_rows(folder.metrics)]
     for row in metrics:
         for key, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -113,37 +112,13 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
                 )
     buckets = _buckets([row["step"] for row in metrics])
     guards, estimates, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
-    rewrites = [_need(row, {"event": str}, where) for where, row in read_rows(folder.rewrites)]
+    rewrites = [_need(row, {"event": str}, where) for where, row in RunFolder.read_placed_rows(folder.rewrites)]
     items = [
-        _need(row, {"input": str, "gold": list, "answers": dict}, where) for where, row in read_rows(folder.items)
+        _need(row, {"input": str, "gold": list, "answers": dict}, where)
+        for where, row in RunFolder.read_placed_rows(folder.items)
     ]
     result = RunFolder.read_json(folder.result) if folder.result.exists() else None
     return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, items, result)
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a JSONL file, each with its place `file:line`; none if the file is missing.
-
-    A last line without its line break is being written, or was cut off by a crash: it is left out. Raises
-    `RunFolderError` for any other line that is not one JSON object.
-    """
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="strict") as file:
-        number = 0
-        while True:
-            number += 1
-            where = f"{path}:{number}"
-            try:
-                line = file.readline()
-                if not line.endswith("\n"):
-                    return
-                row = json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise RunFolderError(f"{where} is not valid JSON ({error}); the file was changed") from None
-            if not isinstance(row, dict):
-                raise RunFolderError(f"{where} holds a {type(row).__name__}, not an object")
-            yield where, row
 
 
 def _need(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
@@ -170,7 +145,7 @@ def _read_rollouts(
     guards: dict[str, GuardDigest] = {}
     estimates = EstimateDigest()
     total = 0
-    for where, row in read_rows(path):
+    for where, row in RunFolder.read_placed_rows(path):
         _need(row, {"step": int, "rewrite": str, "reward": (int, float)}, where)  # type: ignore[dict-item]
         total += 1
         for name, penalty in row.get("guards", {}).items():
