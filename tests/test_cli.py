@@ -69,16 +69,30 @@ def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rewrite", "fired"), [("Sort the mail by topic.", []), ("step step step step", ["repetition"])]
+    ("rewrite", "fidelity", "fired"),
+    [
+        ("Sort the mail by topic.", 0.9, []),
+        ("step step step step", 0.9, ["repetition"]),
+        ("Sort the mail by topic.", 0.2, ["fidelity 0.20, below 0.25"]),
+    ],
 )
-def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypatch, rewrite, fired):
+def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypatch, rewrite, fidelity, fired):
     monkeypatch.setattr("prewrite.train.rewriter.Rewriter.greedy", lambda self, instruction: rewrite)
+    monkeypatch.setattr("prewrite.opening.open_fidelity", lambda config: lambda rewrites, instruction: [fidelity])
     assert main(["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert found["rewrite"] == rewrite
-    assert set(fired) <= found["guards"].keys()
-    assert bool(found["guards"]) == bool(fired) == ("read it before you use it" in printed.err)
+    assert (found["rewrite"], found["fidelity"]) == (rewrite, fidelity)
+    assert all(name in printed.err for name in fired)
+    assert bool(fired) == ("read it before you use it" in printed.err)
+
+
+def test_strategy_i_tells_fidelity_by_the_judge_that_is_named(run, toy, capsys):
+    flags = ["rewrite", "--model-dir", str(run), "--instruction", "solve the task", "--json"]
+    assert main([*flags, "--fidelity-model", str(toy / "model")]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["fidelity"] <= 1
+    assert main([*flags, "--fidelity-model", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["fidelity"] is None
 
 
 def test_strategy_s_chooses_on_dev(run, toy, capsys):

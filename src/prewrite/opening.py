@@ -116,10 +116,11 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
     )
 
 
-def open_fidelity(config: TaskConfig, evaluator: Evaluator) -> Fidelity | None:
+def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
     """The judge of fidelity that the settings name; None for `none`.
 
-    It shares the weights of the task model where both are the same model. Its questions are no task-model calls.
+    It shares the weights of the task model of `evaluator` where both are the same model. Its questions are no
+    task-model calls.
     """
     from prewrite.fidelity import Fidelity
     from prewrite.task_models.embedded import resolve_model
@@ -127,7 +128,7 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator) -> Fidelity | None:
 
     if config.fidelity_model == "none":
         return None
-    backend: Any = evaluator.task_model
+    backend: Any = evaluator.task_model if evaluator is not None else None
     while hasattr(backend, "inner"):
         backend = backend.inner
     try:

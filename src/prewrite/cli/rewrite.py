@@ -52,24 +52,34 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
     if note := language_note(instruction):
         print(f"warning: {note}", file=sys.stderr)
+    from prewrite.opening import open_evaluator, open_fidelity, open_rows
     from prewrite.train.rewriter import Rewriter
 
     rewriter = Rewriter.load(namespace.model_dir)
     if namespace.strategy == "I":
         rewrite = rewriter.greedy(instruction)
         violations = check_guards(rewrite, GuardContext(instruction))
-        found = {"instruction": instruction, "rewrite": rewrite, "strategy": "I", "guards": violations}
-        if violations:
-            fired = ", ".join(f"{name} {amount:.2f}" for name, amount in violations.items())
+        judge = open_fidelity(config)
+        fidelity = judge([rewrite], instruction)[0] if judge else None
+        found = {
+            "instruction": instruction,
+            "rewrite": rewrite,
+            "strategy": "I",
+            "guards": violations,
+            "fidelity": fidelity,
+        }
+        faults = [f"{name} {amount:.2f}, where 1 is the worst" for name, amount in violations.items()]
+        if fidelity is not None and fidelity < config.min_fidelity:
+            faults.append(f"fidelity {fidelity:.2f}, below {config.min_fidelity:g}")
+        if faults:
             print(
-                f"warning: guards fire on this rewrite ({fired}; 1 is the worst); read it before you use it, or let "
+                f"warning: guards fire on this rewrite ({'; '.join(faults)}); read it before you use it, or let "
                 "--strategy S choose on rows of the task",
                 file=sys.stderr,
             )
     else:
         from dataclasses import replace
 
-        from prewrite.opening import open_evaluator, open_fidelity, open_rows
         from prewrite.rewards import TaskReward
         from prewrite.search import propose, select
         from prewrite.train.choose import active_guards, split_by_guards
