@@ -22,7 +22,7 @@ from prewrite.config import TrainConfig
 from prewrite.opening import open_evaluator, open_splits
 from prewrite.run_folder import RunFolder
 from prewrite.stats import paired_bootstrap
-from prewrite.train.run import sample
+from prewrite.train.run import open_tasks
 
 
 class Greedy(NamedTuple):
@@ -71,10 +71,8 @@ def measure(path: Path, config: TrainConfig) -> Greedy:
     if before is None or not result.get("test"):
         sys.exit(f"error: {path} has no dev evaluation before the first update, or no test; give runs with both")
     texts = [result["instruction"], before["rewrite"], result["greedy"]]
-    test = open_splits(config)[0].test
-    if config.test_examples:
-        test = sample(test, config.test_examples, seed=config.seed)
-    scores = open_evaluator(config).score(texts, list(test))
+    (task,) = open_tasks(config, open_splits(config))
+    scores = open_evaluator(config).score(texts, list(task.test))
     return Greedy(path.name, before["rewrite"], result["greedy"], np.asarray(scores))
 
 

@@ -23,10 +23,10 @@ import numpy as np
 from prewrite.config import TrainConfig
 from prewrite.evaluate import Evaluation, evaluate
 from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
-from prewrite.opening import open_evaluator, open_rows
+from prewrite.opening import open_evaluator, open_splits
 from prewrite.run_folder import RunFolder
 from prewrite.stats import paired_bootstrap
-from prewrite.train.run import sample
+from prewrite.train.run import open_tasks
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 DATA = ("agnews", "sst2", "subj", "demo")
@@ -164,10 +164,8 @@ def print_evened(given: argparse.Namespace, cells, conditions) -> None:
     for data, name, _, run, result in finished(given, cells, conditions):
         config = TrainConfig(**RunFolder.read_json(run.config)["config"])
         texts = {who: found["instruction"] for who, found in result["test"]["instructions"].items()}
-        rows = open_rows(config, "test", result["instruction"])
-        if config.test_examples:
-            rows = sample(rows, config.test_examples, seed=config.seed)
-        groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(rows)))
+        (task,) = open_tasks(config, open_splits(config))
+        groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(task.test)))
     print("\n| data | condition | runs | initial, evened out | mean gain, 95% interval | per seed |")
     print("| --- | --- | ---: | ---: | --- | --- |")
     for (data, name), found in groups.items():

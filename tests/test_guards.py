@@ -390,6 +390,11 @@ def test_short_and_bare_instructions_pass_for_english(instruction):
     assert language_note(instruction) is None
 
 
+def test_every_instruction_of_the_warm_start_corpus_passes_for_english():
+    rows = (Path(prewrite.__file__).parent / "train" / "warm_start.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [note for row in map(json.loads, rows) if (note := language_note(row["instruction"]))] == []
+
+
 def test_the_judge_tells_other_tasks_apart_in_other_languages_too():
     pytest.importorskip("torch", reason="the judge is an in-process model, prewrite[train]")
     from prewrite.task_models.hf import HFTaskModel

@@ -116,6 +116,13 @@ def test_grades_that_rest_on_no_answers_are_learned_from_too(tmp_path):
     assert [group.step for group in groups] == [1, 2, 3]
 
 
+def test_an_estimate_that_does_not_say_whether_it_is_a_grade_is_no_grade(tmp_path):
+    run = RunFolder(make_rollouts(tmp_path / "run", updates=1, per_update=1))
+    run.append(run.rollouts, [row | {"estimate": 0.5} for row in run.read_rows(run.rollouts)])
+    with pytest.raises(RunFolderError, match="was changed or is of another version"):
+        read_groups(run)
+
+
 class Counting:
     """A reward model that counts what it is asked, and prefers long rewrites."""
 

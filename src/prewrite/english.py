@@ -53,8 +53,8 @@ IMPERATIVES = word_set(
 )
 
 ENGLISH_SHARE = 0.15
-"""Share of function words and imperatives from which a text passes for English; instructions of the warm-start corpus
-have 0.17 and more, in nine other languages 0 to 0.11 (Dutch, whose "of", "is" and "in" are English too, 0.4)."""
+"""Share of function words and imperatives from which a text passes for English. Instructions of the warm-start corpus
+have more; those of most other languages have next to none, but Dutch shares "of", "is" and "in" with English."""
 SHORT = 4
 """Words below which a single word of the lists is evidence enough."""
 

@@ -159,7 +159,9 @@ def _read_rollouts(
                     guard.example, guard.example_step = row["rewrite"], row["step"]
         if "estimate" in row:
             estimate, grade = _number(row["estimate"], where), _number(row.get("parts", {}).get("task"), where)
-            if not row.get("real"):
+            if not isinstance(row.get("real"), bool):
+                raise RunFolderError(f"{where}: a rollout with an estimate does not say whether its grade is 'real'")
+            if not row["real"]:
                 estimates.alone += 1
             else:
                 estimates.add(estimate, grade, row["step"], row["rewrite"], rng)

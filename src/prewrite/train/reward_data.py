@@ -59,7 +59,7 @@ def read_groups(run: RunFolder) -> list[Group]:
 def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
     try:
         for row in RunFolder.read_rows(path):
-            if row.get("real", True):  # else a reward model graded it
+            if "estimate" not in row or row["real"]:  # else a reward model graded it
                 yield int(row["step"]), str(row["instruction"]), str(row["rewrite"]), float(row["parts"]["task"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} was changed or is of another version ({error!r})") from None
