@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,3 +28,35 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """A folder with a tiny model and a data file; `toy_cli.train_flags` trains on them."""
+    from toy import toy_model
+
+    from toy_cli import ROWS
+
+    folder = tmp_path_factory.mktemp("toy")
+    model, tokenizer = toy_model()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(toy, tmp_path_factory):
+    """A finished run of `toy`, shared by all tests: what resumes it takes `run_copy`."""
+    from prewrite.cli.main import main
+    from toy_cli import train_flags
+
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert main(train_flags(toy, folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def run_copy(run, tmp_path):
+    """A copy of the finished run that a test may change."""
+    return shutil.copytree(run, tmp_path / "copy")

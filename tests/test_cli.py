@@ -6,43 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy import toy_model
 
 from prewrite.cli.main import COMMANDS, main
+from toy_cli import ROWS, train_flags
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = [
-    {"instruction": "solve the task", "input": f"{word} {n}", "output": word, "task": "classification"}
-    for n in range(20)
-    for word in ("step", "now")
-]
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A folder with a tiny model and a data file."""
-    folder = tmp_path_factory.mktemp("toy")
-    model, tokenizer = toy_model()
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return folder
-
-
-def train_flags(toy, run, *more, data=None):
-    return [
-        "train", "--dataset", str(data or toy / "rows.jsonl"), "--output_dir", str(run), "--base_model",
-        str(toy / "model"), "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2",
-        "--learning_rate", "5e-6", "--kl_coef", "0.02", "--rewrites-per-step", "4", "--examples_per_rewrite", "3",
-        "--response_length", "6", "--dev_examples", "6", "--no_cache", "--fidelity_model", str(toy / "model"), *more,
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(toy, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "first"
-    assert main(train_flags(toy, folder)) == 0
-    return folder
 
 
 def test_a_run_leaves_every_file_that_the_design_names(run):
@@ -206,13 +174,13 @@ def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
     assert (run / "result.json").read_text() == before
 
 
-def test_resume_of_a_finished_run_trains_no_further(run, toy):
+def test_resume_of_a_finished_run_trains_no_further(run_copy, toy):
     files = ("metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl")
-    lines = {name: (run / name).read_text().count("\n") for name in files}
-    before = json.loads((run / "result.json").read_text())["cost"]
-    assert main(train_flags(toy, run, "--resume")) == 0
-    assert {name: (run / name).read_text().count("\n") for name in files} == lines
-    after = json.loads((run / "result.json").read_text())["cost"]
+    lines = {name: (run_copy / name).read_text().count("\n") for name in files}
+    before = json.loads((run_copy / "result.json").read_text())["cost"]
+    assert main(train_flags(toy, run_copy, "--resume")) == 0
+    assert {name: (run_copy / name).read_text().count("\n") for name in files} == lines
+    after = json.loads((run_copy / "result.json").read_text())["cost"]
     assert after["task_model"]["prompts"] == before["task_model"]["prompts"]  # what training had asked counts on
     assert after["seconds"]["train"] > 0.9 * before["seconds"]["train"]
 

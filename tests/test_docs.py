@@ -27,7 +27,7 @@ def commands():
         for block in blocks:
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
-                if words and words[0] in ("prewrite", "make", "python"):
+                if words and words[0] in ("prewrite", "make", "python", "accelerate"):
                     yield pytest.param(page, words, id=f"{page.name}: {' '.join(words)[:60]}")
 
 
@@ -38,9 +38,9 @@ def test_a_documented_command_exists_and_takes_its_flags(page, words, monkeypatc
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(rest) <= set(targets)
         return
-    if program == "python":
-        if rest[0] in SCRIPTS:
-            rest = [SCRIPTS[rest[0]], *rest[1:]]
+    if program in ("python", "accelerate"):
+        if script := next((word for word in rest if word in SCRIPTS), None):  # itself, or under a launcher
+            rest = [SCRIPTS[script], *rest[rest.index(script) + 1 :]]
         else:
             assert importlib.util.find_spec(rest[1]) if rest[0] == "-m" else (ROOT / rest[0]).is_file()
             return

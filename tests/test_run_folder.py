@@ -29,7 +29,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert [row["step"] for row in RunFolder.read_rows(path)] == [1, 2]
-    RunFolder(tmp_path).truncate(path, after_step=1)
+    RunFolder(tmp_path).truncate_all(after_step=1)
     assert path.read_text() == '{"step": 1}\n'
 
 

@@ -125,12 +125,13 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fid
     from prewrite.fidelity import Fidelity
     from prewrite.task_models.embedded import resolve_model
     from prewrite.task_models.hf import HFTaskModel
+    from prewrite.task_models.stream import unwrapping
 
     if config.fidelity_model == "none":
         return None
-    backend: Any = evaluator.task_model if evaluator is not None else None
-    while hasattr(backend, "inner"):
-        backend = backend.inner
+    backend = None
+    if evaluator is not None:
+        *_, backend = unwrapping(evaluator.task_model)
     try:
         judge = resolve_model(config.fidelity_model)
         if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == judge:

@@ -183,8 +183,9 @@ class RunFolder:
                     write_atomic(file, text)
             raise
 
-    def truncate(self, path: Path, *, after_step: int) -> None:
-        """Drop rows whose `step` is beyond `after_step`, so that a resumed run does not log an update twice."""
-        rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
-        if path.exists():
-            write_atomic(path, "".join(to_json(row) + "\n" for row in rows))
+    def truncate_all(self, *, after_step: int) -> None:
+        """Drop what training logged beyond `after_step`, so that a resumed run does not log an update twice."""
+        for path in (self.metrics, self.rollouts, self.rewrites):
+            if path.exists():
+                rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
+                write_atomic(path, "".join(to_json(row) + "\n" for row in rows))

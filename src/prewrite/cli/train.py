@@ -32,6 +32,8 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
     from prewrite.train.run import run_training
 
     result = run_training(config, argv)
+    if not result:  # another process measures and prints
+        return 0
     if "stopped_at" in result:
         print(f"Stopped after update {result['stopped_at']}. Go on with the same command and --resume.")
         return 130

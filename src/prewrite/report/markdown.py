@@ -53,6 +53,7 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines.append(table(["", ""], [[cell(name), cell(value)] for name, value in facts]))
     if page["setup"]["command"]:
         lines += ["To repeat it:", fenced(page["setup"]["command"], "sh")]
+    lines += [f"Resumed {started}: {cell(changes)}." for started, changes in page["setup"]["resumed"]]
     return "\n\n".join(lines) + "\n"
 
 

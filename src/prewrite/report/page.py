@@ -6,7 +6,7 @@ The parts of the page have modules of their own: `page_training`, `page_race`, `
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prewrite.report.charts import stacked_bar
@@ -160,8 +160,20 @@ def _setup(config: Mapping[str, Any]) -> dict[str, Any]:
         "settings": [(name, _plain(value)) for name, value in sorted(config.get("config", {}).items())],
         "versions": [(name, str(value)) for name, value in sorted(config.get("versions", {}).items())],
         "version": config.get("prewrite_version", ""),
-        "started": str(config.get("started", ""))[:16].replace("T", " "),
+        "started": _minute(config),
+        "resumed": [(_minute(part), _changes(part.get("changed", {}))) for part in config.get("resumed", [])],
     }
+
+
+def _minute(record: Mapping[str, Any]) -> str:
+    """When a run, or a later part of it, began."""
+    return str(record.get("started", ""))[:16].replace("T", " ")
+
+
+def _changes(changed: Mapping[str, Sequence[Any]]) -> str:
+    """What a run went on with otherwise than it began."""
+    told = "; ".join(f"{name}: {_plain(was)} → {_plain(now)}" for name, (was, now) in changed.items())
+    return told or "with the same settings"
 
 
 def _plain(value: Any) -> str:

@@ -53,7 +53,7 @@ class Price:
 
 @dataclass
 class Spent:
-    """What a run has used of its budget; saved with a checkpoint and given back on resume."""
+    """What a run has used of its budget; kept in its checkpoints, so that a resumed run counts on."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -63,6 +63,11 @@ class Spent:
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; `Spent(**d)` reads them back."""
         return asdict(self)
+
+    def add(self, other: Spent) -> None:
+        """Count what `other` counted too."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 @dataclass

@@ -201,11 +201,18 @@ class Wrapper(StreamedTaskModel):
         return self.inner.capabilities
 
 
-def answers_elsewhere(task_model: TaskModel) -> bool:
-    """Whether another process answers, so that this one only waits meanwhile."""
+def unwrapping(task_model: TaskModel) -> Iterator[TaskModel]:
+    """The task model's wrappers from the outermost in, then the backend."""
+    yield task_model
     while isinstance(task_model, Wrapper):
         task_model = task_model.inner
-    return isinstance(task_model, StreamedTaskModel)
+        yield task_model
+
+
+def answers_elsewhere(task_model: TaskModel) -> bool:
+    """Whether another process answers, so that this one only waits meanwhile."""
+    *_, backend = unwrapping(task_model)
+    return isinstance(backend, StreamedTaskModel)
 
 
 def _text(value: Value) -> str:

@@ -6,48 +6,22 @@ stored. Files are safetensors and JSON; the optimiser state is a torch file that
 
 from __future__ import annotations
 
+import pickle
 import shutil
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
 from prewrite.run_folder import RunFolder
-from prewrite.task_models.base import TaskModel
-from prewrite.task_models.counting import Usage
+from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
-
-
-class Spent:
-    """What a run has cost so far, the parts before a resume included.
-
-    Args:
-        task_model: its `usage` is counted on, where it has one.
-    """
-
-    def __init__(self, task_model: TaskModel):
-        self.usage: Usage | None = getattr(task_model, "usage", None)
-        self.earlier = 0.0
-        self.started = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Time in training."""
-        return self.earlier + time.perf_counter() - self.started
-
-    def state(self) -> dict[str, Any]:
-        """Plain numbers for a checkpoint."""
-        return {"seconds": self.seconds, "usage": None if self.usage is None else self.usage.as_dict()}
-
-    def add(self, state: dict[str, Any]) -> None:
-        """Count what was spent before a resume."""
-        self.earlier += state["seconds"]
-        if self.usage is not None and state["usage"] is not None:
-            self.usage.add(Usage(**state["usage"]))
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -76,12 +50,12 @@ def save(trainer: Any, path: Path) -> None:
     torch.save(trainer.optimizer.state_dict(), temporary / "optimizer.pt")
     torch.save(trainer.lr_scheduler.state_dict(), temporary / "scheduler.pt")
     record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
-    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller, spent=trainer.spent)
+    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
     publish(temporary, path)
 
 
 def save_record(
-    folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController, spent: Spent
+    folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController, cost: RunCost
 ) -> None:
     """Write `trainer.json`, what every algorithm's checkpoint holds, and the best policy on dev so far."""
     if dev.best_state is not None:
@@ -91,20 +65,33 @@ def save_record(
         "best_step": dev.best_step,
         "since_best": dev.since_best,
     }
-    record |= {"kl_coefficient": kl_controller.coefficient, "dev": best, "spent": spent.state()}
+    record |= {"kl_coefficient": kl_controller.coefficient, "dev": best, "cost": cost.state()}
     RunFolder.write_json(folder / "trainer.json", record)
 
 
-def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController, spent: Spent) -> dict[str, Any]:
-    """Put the stopping state, the KL coefficient and what was spent back; returns `trainer.json`."""
+def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController, cost: RunCost) -> dict[str, Any]:
+    """Put the stopping state, the KL coefficient and the cost so far back; returns `trainer.json`."""
     state = RunFolder.read_json(folder / "trainer.json")
-    kl_controller.coefficient = state["kl_coefficient"]
-    spent.add(state["spent"])
-    dev.best_step, dev.since_best = state["dev"]["best_step"], state["dev"]["since_best"]
-    if state["dev"]["best"] is not None:
-        dev.best = state["dev"]["best"]
-        dev.best_state = load_file(folder / "best.safetensors")
+    with reading(folder):
+        kl_controller.coefficient = state["kl_coefficient"]
+        cost.add(state["cost"])
+        dev.best_step, dev.since_best = state["dev"]["best_step"], state["dev"]["since_best"]
+        if state["dev"]["best"] is not None:
+            dev.best = state["dev"]["best"]
+            dev.best_state = load_file(folder / "best.safetensors")
     return state
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """What goes wrong in here with a checkpoint's files is a `RunFolderError` that names the folder."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise RunFolderError(
+            f"checkpoint {folder} cannot be read ({error!r}): it was changed, or is of another version of prewrite; "
+            "start again with --overwrite, answers are in the cache"
+        ) from None
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -121,13 +108,28 @@ def load(trainer: Any, path: Path) -> None:
     """Put `trainer` into the state of the checkpoint at `path`."""
     if not (path / "policy.safetensors").is_file():
         raise RunFolderError(f"{path} is no checkpoint of PPO; resume with the --algorithm that the run began with")
-    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller, spent=trainer.spent)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    load_trainable_state(model, load_file(path / "policy.safetensors"))
-    trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
-    trainer.lr_scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
-    trainer.state.global_step = state["step"]
-    trainer.state.episode = state["episode"]
+    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
+    load_optimizer(path, trainer.optimizer, trainer.lr_scheduler)
+    with reading(path):
+        policy = load_file(path / "policy.safetensors")
+        trainer.state.global_step, trainer.state.episode = state["step"], state["episode"]
+    load_trainable_state(trainer.accelerator.unwrap_model(trainer.model), policy)
+
+
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Put the states of optimiser and learning-rate schedule back; both move to their parameters' device."""
+    with reading(folder):
+        optimizer.load_state_dict(_load_torch(folder / "optimizer.pt"))
+        scheduler.load_state_dict(_load_torch(folder / "scheduler.pt"))
+
+
+def _load_torch(file: Path) -> dict[str, Any]:
+    """A state dict. Raises `ValueError` for a file that is cut off, for which torch raises a plain RuntimeError."""
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        raise ValueError(f"{file.name}: {error}") from None
+    return state
 
 
 def latest(run_folder: RunFolder) -> Path:

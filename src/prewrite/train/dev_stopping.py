@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prewrite.data import PRewriteDataset
 from prewrite.rewards import TaskReward
+from prewrite.train import processes
 from prewrite.types import RewriteExample
 
 
@@ -55,23 +56,15 @@ class DevStopping:
         """Whether `patience` evaluations in a row brought nothing better."""
         return 0 < self.patience <= self.since_best
 
-    def evaluate(self, step: int, rewrites: Mapping[str, str]) -> DevResult:
-        """Score one rewrite per instruction and update the stopping state."""
-        scores: list[float] = []
-        penalised: list[float] = []
-        rows = []
-        for instruction, rewrite in rewrites.items():
-            examples = self.rows[instruction]
-            if (instruction, rewrite) not in self._scores:
-                self._scores[instruction, rewrite] = self.reward.evaluator.score([rewrite], examples)[0].tolist()
-            mine = self._scores[instruction, rewrite]
-            penalties = self.reward.penalties(rewrite, instruction, examples)
-            scores += mine
-            penalised += [value + sum(penalties.values()) for value in mine]
-            rows.append(
-                {"event": "dev_eval", "step": step, "instruction": instruction, "rewrite": rewrite,
-                 "score": float(np.mean(mine)), "n": len(mine), "guards": penalties}
-            )  # fmt: skip
+    def evaluate(self, step: int, write: Callable[[str], str]) -> DevResult:
+        """Let `write` write one rewrite per instruction, score it, and update the stopping state.
+
+        A collective call: the main process writes and scores, and all of them come to the same decision.
+        """
+        graded = processes.from_main(lambda: [self._grade(name, write(name)) for name in self.rows])
+        rows = [{"event": "dev_eval", "step": step, **row} for row, _ in graded]
+        scores = [score for _, scores in graded for score in scores]
+        penalised = [score + sum(row["guards"].values()) for row, scores in graded for score in scores]
         criterion = float(np.mean(penalised))
         is_best = criterion > self.best
         if is_best:
@@ -79,3 +72,13 @@ class DevStopping:
         else:
             self.since_best += 1
         return DevResult(float(np.mean(scores)), is_best, rows)
+
+    def _grade(self, instruction: str, rewrite: str) -> tuple[dict[str, Any], list[float]]:
+        """A rewrite's line of rewrites.jsonl, and its score on each dev row."""
+        examples = self.rows[instruction]
+        if (instruction, rewrite) not in self._scores:
+            self._scores[instruction, rewrite] = self.reward.evaluator.score([rewrite], examples)[0].tolist()
+        scores = self._scores[instruction, rewrite]
+        penalties = self.reward.penalties(rewrite, instruction, examples)
+        row = {"instruction": instruction, "rewrite": rewrite, "score": float(np.mean(scores)), "n": len(scores)}
+        return row | {"guards": penalties}, scores

@@ -34,7 +34,8 @@ from prewrite.evaluator import Evaluator
 from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
-from prewrite.train import checkpoint
+from prewrite.train import checkpoint, processes
+from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.kl import KLController
@@ -129,7 +130,7 @@ class _GroupTrainer:
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
         )
-        self.spent = checkpoint.Spent(evaluator.task_model)
+        self.cost = RunCost(evaluator.task_model)
         self.stop_requested = False
         self.clock = Clock()
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
@@ -166,10 +167,10 @@ class _GroupTrainer:
                 raise RunFolderError(
                     f"{path} is no checkpoint of GRPO or RLOO; resume with the --algorithm that the run began with"
                 )
-            record = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)
+            record = checkpoint.load_record(path, dev=self.dev, kl_controller=self.kl_controller, cost=self.cost)
             self.beta = self.kl_controller.coefficient
-            for file in (self.run_folder.metrics, self.run_folder.rollouts, self.run_folder.rewrites):
-                self.run_folder.truncate(file, after_step=record["step"])
+            if self.accelerator.is_main_process:
+                self.run_folder.truncate_all(after_step=record["step"])
             settings["resume_from_checkpoint"] = str(path)
         super().train(**settings)
         if not self.stop_requested and self.dev.best_state is not None:
@@ -234,8 +235,7 @@ class _GroupTrainer:
 
     def evaluate_on_dev(self, step: int) -> float:
         """Greedy rewrites of all instructions on dev; remembers the policy if it is the best so far."""
-        rewriter = self.rewriter()
-        result = self.dev.evaluate(step, {instruction: rewriter.greedy(instruction) for instruction in self.dev.rows})
+        result = self.dev.evaluate(step, self.rewriter().greedy)
         self.model.train()  # TRL tells training from evaluation by this flag, and writing a rewrite clears it
         if self.accelerator.is_main_process:
             self.run_folder.append(self.run_folder.rewrites, result.rows)
@@ -278,12 +278,20 @@ class _GroupTrainer:
     def _save_checkpoint(self, model, trial, **settings) -> None:
         """TRL's own checkpoint and our record in one folder, which gets its name when it is whole."""
         super()._save_checkpoint(model, trial, **settings)
+        self.accelerator.wait_for_everyone()  # each process writes its generator's state into the folder
         if self.accelerator.is_main_process:
             written = self.run_folder.checkpoints / f"checkpoint-{self.state.global_step}"
             record = {"step": self.updates}
-            checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller, spent=self.spent)
+            checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller, cost=self.cost)
             checkpoint.publish(written, self.run_folder.checkpoints / f"step-{self.updates:05d}")
         self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, folder) -> None:
+        """As transformers, which in several processes on CPUs asks torch for a place `cpu:0` that it does not know."""
+        if folder is None or self.args.device.type != "cpu":
+            super()._load_optimizer_and_scheduler(folder)
+        else:
+            checkpoint.load_optimizer(Path(folder), self.optimizer, self.lr_scheduler)
 
     def _get_output_dir(self, trial) -> str:
         """Where checkpoints go; trackers write beside it, to the run folder."""
@@ -335,9 +343,10 @@ class _StepCallback(TrainerCallback):
         if trainer.dev.due(step, last=last):
             trainer.step_metrics["dev/score"] = trainer.evaluate_on_dev(step)
             trainer.clock.lap("dev")
-        stop = trainer.stop_requested or trainer.dev.exhausted
-        control.should_training_stop = control.should_training_stop or stop
-        control.should_save = step % trainer.save_every == 0 or trainer.stop_requested or last
+        trainer.cost.collect()
+        stop = processes.any_of(trainer.stop_requested)
+        control.should_training_stop = control.should_training_stop or stop or trainer.dev.exhausted
+        control.should_save = step % trainer.save_every == 0 or stop or last
 
     def on_log(self, args, state, control, logs=None, **_):
         if "loss" not in logs:  # TRL's last line, with totals

@@ -33,7 +33,8 @@ from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewards import Graded, TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.stream import answers_elsewhere
-from prewrite.train import checkpoint
+from prewrite.train import checkpoint, processes
+from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
 from prewrite.train.mixture import Mixture
@@ -150,7 +151,7 @@ class PRewritePPOTrainer(PPOTrainer):
         self.mixture = Mixture.of(train_dataset)
         self.reward = reward or TaskReward(evaluator)
         self.examples_per_rewrite = examples_per_rewrite
-        self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows), args.local_batch_size)
+        self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows), args.batch_size)
         self.save_every = save_steps
         self.warm_start = Path(warm_start) if warm_start is not None else None
         self.entropy_coef = entropy_coef
@@ -166,7 +167,7 @@ class PRewritePPOTrainer(PPOTrainer):
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
         )
-        self.spent = checkpoint.Spent(evaluator.task_model)
+        self.cost = RunCost(evaluator.task_model)
         self.stop_requested = False
 
     # ---- the loop -------------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ class PRewritePPOTrainer(PPOTrainer):
             losses = self.update(batch, estimates, step)
             clock.lap("update")
             metrics = self._finish_step(step, batch, graded, estimates, losses, clock.seconds)
-            if self.control.should_training_stop or self.stop_requested:
+            if self.control.should_training_stop:
                 break
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         if not self.stop_requested:
@@ -202,9 +203,10 @@ class PRewritePPOTrainer(PPOTrainer):
     def rollout(self, step: int) -> RolloutBatch:
         """Sample rewrites of this update's instructions."""
         args, tokenizer, device = self.args, self.processing_class, self.accelerator.device
-        draw = {"seed": args.seed, "step": step, "process": self.accelerator.process_index}
-        names = draw_instructions(self.mixture, self.instructions_per_step, **draw)
-        rows = np.arange(args.local_batch_size) % len(names)
+        process, count = self.accelerator.process_index, args.local_batch_size
+        names = draw_instructions(self.mixture, self.instructions_per_step, seed=args.seed, step=step)
+        rows = np.arange(process * count, (process + 1) * count) % len(names)
+        tokens = step_rng("tokens", seed=args.seed, step=step, process=process)
         prompt_ids = [query_ids(self.settings.query(name), tokenizer) for name in names]
         prompts = pad_prompts(prompt_ids, rows, tokenizer.pad_token_id, device)
         policy = self.accelerator.unwrap_model(self.model)
@@ -215,7 +217,7 @@ class PRewritePPOTrainer(PPOTrainer):
                 eos_token_id=self.stop_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 temperature=args.temperature,
-                generator=torch.Generator(device).manual_seed(int(step_rng("tokens", **draw).integers(2**62))),
+                generator=torch.Generator(device).manual_seed(int(tokens.integers(2**62))),
             )
         texts = decode(completions, tokenizer)
         rewrites = [extract_rewrite(text) for text in texts]
@@ -344,7 +346,8 @@ class PRewritePPOTrainer(PPOTrainer):
         """`logprobs` and `score`; at the same time where the task model runs elsewhere.
 
         With several processes each of the two may talk to the others, so there they take turns. If the task model
-        fails, what was trained so far is saved before the error goes on.
+        fails, what was trained so far is saved before the error goes on; if it fails another process than the main
+        one, the launcher ends them all, and the last regular checkpoint counts.
         """
         beside = answers_elsewhere(self.evaluator.task_model) and self.accelerator.num_processes == 1
         try:
@@ -400,6 +403,7 @@ class PRewritePPOTrainer(PPOTrainer):
             **{f"time/{name}": value for name, value in seconds.items()},
         }
         self.lr_scheduler.step()
+        self.cost.collect()
         started = time.perf_counter()
         if self.dev.due(step, last=step == args.num_total_batches):
             metrics["dev/score"] = self._evaluate_on_dev(step)
@@ -409,19 +413,18 @@ class PRewritePPOTrainer(PPOTrainer):
             self.run_folder.append(self.run_folder.rollouts, rows)
         self.control = self.callback_handler.on_step_end(args, self.state, self.control)
         self.control = self.callback_handler.on_log(args, self.state, self.control, metrics)
-        if self.dev.exhausted:
-            self.control.should_training_stop = True
-        if step % self.save_every == 0 or self.stop_requested or step == args.num_total_batches:
-            self.save_checkpoint()
         if self.progress is not None:
             self.progress(step, metrics)
+        stop = processes.any_of(self.stop_requested)
+        if self.dev.exhausted or stop:
+            self.control.should_training_stop = True
+        if step % self.save_every == 0 or stop or step == args.num_total_batches:
+            self.save_checkpoint()
         return metrics
 
     def _evaluate_on_dev(self, step: int) -> float:
         """Greedy rewrites of all instructions on dev; remembers the policy if it is the best so far."""
-        rewriter = self.rewriter()
-        rewrites = {instruction: rewriter.greedy(instruction) for instruction in self.dev.rows}
-        result = self.dev.evaluate(step, rewrites)
+        result = self.dev.evaluate(step, self.rewriter().greedy)
         if self.accelerator.is_main_process:
             self.run_folder.append(self.run_folder.rewrites, result.rows)
         if result.is_best:
@@ -448,8 +451,8 @@ class PRewritePPOTrainer(PPOTrainer):
         self.state.episode = 0
         if resume_from is not None:
             checkpoint.load(self, Path(resume_from))
-            for path in (self.run_folder.metrics, self.run_folder.rollouts, self.run_folder.rewrites):
-                self.run_folder.truncate(path, after_step=self.state.global_step)
+            if self.accelerator.is_main_process:
+                self.run_folder.truncate_all(after_step=self.state.global_step)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     def save_checkpoint(self) -> Path:
@@ -457,7 +460,6 @@ class PRewritePPOTrainer(PPOTrainer):
         path = self.run_folder.checkpoints / f"step-{self.state.global_step:05d}"
         if self.accelerator.is_main_process:
             checkpoint.save(self, path)
-        self.accelerator.wait_for_everyone()
         return path
 
     def _restore_best(self) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +32,10 @@ from prewrite.report.render import build_report
 from prewrite.rewards import TaskReward
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.budget import estimate
-from prewrite.train import checkpoint
+from prewrite.train import checkpoint, processes
 from prewrite.train.choose import Task, active_guards, choose_and_test
 from prewrite.train.mixture import joined, load_phrasings, mix
+from prewrite.train.resume import go_on
 from prewrite.train.rewriter import default_temperature
 from prewrite.train.warm_start import adapter_for
 
@@ -55,9 +57,12 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     """Train a rewriter and measure it; returns what `result.json` holds.
 
     The test set is opened once, at the end. After a stop request (Ctrl-C) the result is `{"stopped_at": step}`, and
-    the run can go on with `resume`.
+    the run can go on with `resume`. Of several processes the main one measures; the others return nothing.
     """
     trainer, tasks, run, seconds = train_rewriter(config, argv)
+    processes.leave()
+    if not processes.is_main():
+        return {}
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
     with run.replacing_result():
@@ -127,7 +132,10 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     """Train and save the rewriter, without choosing or testing; the resolved settings are the run's first file."""
     trainer_class = get_trainer_class(config.algorithm)  # an algorithm that cannot run here must say so first
     config = resolved(config)
+    processes.check(config)
+    processes.join()
     run = RunFolder.open(config.output_dir) if config.resume else None
+    resume_from = checkpoint.latest(run) if run is not None else None
     splits = open_splits(config)
     for part in splits:
         for note in part.notes():
@@ -139,25 +147,29 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     evaluator = open_evaluator(config)
     for part in splits:
         evaluator.decoding_of(part.train[0])  # and a capability
-    if run is None:
+    record = run_record(config, argv, evaluator)
+    rows = splits[0].to_json() if len(splits) == 1 else {"parts": [part.to_json() for part in splits]}
+    if not processes.is_main():
+        run = RunFolder(Path(config.output_dir))
+    elif run is None:
         run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
-        run.write_json(run.config, run_record("train", config, argv))
-        run.write_json(
-            run.splits, splits[0].to_json() if len(splits) == 1 else {"parts": [s.to_json() for s in splits]}
-        )
+        run.write_json(run.config, record)
+        run.write_json(run.splits, rows)
+    else:
+        go_on(run, record, rows)
 
-    print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
-    with tqdm(total=config.max_steps, desc="training", unit="update") as bar:
+    if processes.is_main():
+        print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
+    with tqdm(total=config.max_steps, desc="training", unit="update", disable=not processes.is_main()) as bar:
         trainer = build_trainer(trainer_class, config, splits, evaluator, run, bar)
-        resume_from = checkpoint.latest(run) if config.resume else None
         with stop_on_interrupt(trainer):
             try:
                 trainer.train(resume_from_checkpoint=resume_from)
             except (TaskModelError, BudgetExceededError) as error:
                 raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
-    if not trainer.stop_requested:
+    if processes.is_main() and not trainer.stop_requested:
         trainer.save_rewriter()
-    return Trained(trainer, tasks, run, trainer.spent.seconds)
+    return Trained(trainer, tasks, run, trainer.cost.seconds)
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
@@ -246,11 +258,12 @@ def build_trainer(
         save_steps=config.save_steps,
         progress=progress_on(bar),
     )
-    micro = config.micro_batch_size or config.rewrites_per_step
+    share = config.rewrites_per_step // processes.count()
+    micro = config.micro_batch_size or share
     common |= dict(
         target_kl=config.target_kl,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.rewrites_per_step // micro,
+        gradient_accumulation_steps=share // micro,
         learning_rate=config.learning_rate,
         temperature=config.temperature,
         seed=config.seed,
@@ -323,7 +336,7 @@ def stop_on_interrupt(trainer: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def run_record(command: str, config: Any, argv: Sequence[str]) -> dict[str, Any]:
+def run_record(config: TrainConfig, argv: Sequence[str], evaluator: Evaluator) -> dict[str, Any]:
     """What `config.json` holds: enough to repeat the run."""
     versions = {}
     for package in ("torch", "transformers", "trl", "peft", "accelerate", "numpy"):
@@ -333,9 +346,11 @@ def run_record(command: str, config: Any, argv: Sequence[str]) -> dict[str, Any]
             versions[package] = "absent"
     return {
         "prewrite_version": prewrite.__version__,
-        "command": command,
+        "command": "train",
         "argv": list(argv),
         "config": asdict(config),
+        "task_model": {"name": evaluator.task_model.name, "identity": evaluator.task_model.identity},
         "versions": {"python": sys.version.split()[0], **versions},
+        "processes": processes.count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

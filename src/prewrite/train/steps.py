@@ -25,9 +25,9 @@ def step_rng(purpose: str, *, seed: int, step: int, process: int = 0) -> np.rand
     return np.random.default_rng([seed, step, process, *purpose.encode()])
 
 
-def draw_instructions(mixture: Mixture, count: int, *, seed: int, step: int, process: int = 0) -> list[str]:
-    """`count` distinct instructions of this step, by their weights."""
-    rng = step_rng("instructions", seed=seed, step=step, process=process)
+def draw_instructions(mixture: Mixture, count: int, *, seed: int, step: int) -> list[str]:
+    """`count` distinct instructions of this step, by their weights; the same on every process."""
+    rng = step_rng("instructions", seed=seed, step=step)
     names = list(mixture.rows)
     return [names[int(index)] for index in rng.choice(len(names), size=count, replace=False, p=mixture.weights)]
 

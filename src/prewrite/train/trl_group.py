@@ -27,6 +27,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
 from prewrite.meta_prompts import format_rewriter_query
+from prewrite.train import processes
 from prewrite.train.mixture import Mixture
 from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts
 from prewrite.train.rewriter import RewriterSettings, query_ids
@@ -94,8 +95,8 @@ def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int
     settings = GROUP_DEFAULTS | given
     if updates < 1:
         raise ConfigError(f"max_steps is {updates}; it must be at least 1")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rewrites = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * world
+    rewrites = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    rewrites *= processes.count()
     if rewrites % groups or rewrites // groups < 2:
         raise ConfigError(
             f"{rewrites} rewrites per step cannot be shared evenly, two or more each, by {groups} instructions; "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from prewrite.errors import ConfigError, MissingDependencyError
+from prewrite.train import processes
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
 try:
@@ -58,8 +59,7 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     settings.setdefault("output_dir", str(output_dir))
     settings.setdefault("use_cpu", not torch.cuda.is_available())
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    settings.setdefault("total_episodes", max_steps * batch * world)
+    settings.setdefault("total_episodes", max_steps * batch * processes.count())
     return PPOConfig(**settings)
 
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from prewrite.errors import ConfigError
 from prewrite.meta_prompts import build_meta_prompt
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.task_models.hf import parameter_count
+from prewrite.train import processes
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.train.rewriter import SMALL, load_base, query_ids, starter_adapter
 from prewrite.user_cache import cache_dir, made_once
@@ -68,7 +68,7 @@ def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> 
     folder = cache_dir() / "warm_start" / _key(base_model, meta_family)
     if not folder.is_dir():
         logger.warning("Making a warm start for %s (once; --warm_start none goes without) ...", base_model)
-    with PartialState().main_process_first():
+    with processes.main_first():
         return made_once(folder, lambda temporary: make_adapter(base_model, temporary, meta_family=meta_family))
 
 

@@ -1,0 +1,88 @@
+"""The processes of a run, as `accelerate launch` or `torchrun` start them.
+
+All of them train one policy: each samples, grades and learns from its share of an update's rewrites. What one must do
+for all, such as writing files, scoring dev rows and measuring the result, the main process does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from prewrite.config import TrainConfig
+from prewrite.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def count() -> int:
+    """How many processes the launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and measures."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join() -> None:
+    """Meet the other processes and take one's own GPU; before any model is loaded."""
+    if count() > 1:
+        PartialState()
+    if not is_main():
+        logging.getLogger("prewrite").setLevel(logging.ERROR)  # the main process warns for all
+
+
+def leave() -> None:
+    """Part from the other processes, which may end now; what follows is the main process's alone."""
+    if count() > 1:
+        PartialState().destroy_process_group()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does what is inside, then the others do; a collective call until `leave`."""
+    with PartialState().main_process_first() if torch.distributed.is_initialized() else nullcontext():
+        yield
+
+
+def from_main(compute: Callable[[], T]) -> T:
+    """What `compute` gives in the main process, in all of them; a collective call."""
+    if count() == 1:
+        return compute()
+    found: T = broadcast_object_list([compute() if is_main() else None])[0]
+    return found
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is set in some process; a collective call."""
+    return any(gather_object([flag]))
+
+
+def check(config: TrainConfig) -> None:
+    """Raise `ConfigError` for settings that do not fit the number of processes."""
+    number = count()
+    share, rest = divmod(config.rewrites_per_step, number)
+    if rest:
+        raise ConfigError(
+            f"rewrites_per_step {config.rewrites_per_step} cannot be shared out evenly among {number} processes; "
+            f"choose a multiple of {number}"
+        )
+    if config.micro_batch_size and share % config.micro_batch_size:
+        raise ConfigError(
+            f"micro_batch_size {config.micro_batch_size} does not divide the {share} rewrites of each of {number} "
+            "processes; choose a divisor"
+        )
+    limits = ("max_task_calls", "max_task_tokens", "max_usd")
+    if number > 1 and (limited := next((name for name in limits if getattr(config, name) is not None), None)):
+        raise ConfigError(
+            f"{limited} is kept by one process and {number} run; leave it out and set a limit where the task model "
+            "is served, or start one process"
+        )
