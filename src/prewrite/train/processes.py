@@ -21,6 +21,10 @@ from prewrite.errors import ConfigError
 
 T = TypeVar("T")
 
+_parted: list[torch.distributed.ProcessGroup] = []
+"""Keeps the group that was left. If DDP held it last, gloo's threads would be joined with Python's lock held, which a
+thread that frees what the last collective sent waits for: a process in some twenty never ended."""
+
 
 def count() -> int:
     """How many processes the launcher started; 1 without one."""
@@ -41,8 +45,10 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, which may end now; what follows is the main process's alone."""
+    """Part from the other processes, which may end now; what follows the main process does. A collective call."""
     if count() > 1:
+        PartialState().wait_for_everyone()
+        _parted.append(torch.distributed.group.WORLD)
         PartialState().destroy_process_group()
 
 
