@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prewrite.cli.main import main
+from prewrite.train import processes
 from toy_cli import train_flags
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -75,6 +76,14 @@ def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm)
     assert len(json_lines(run / "metrics.jsonl")) == 3
     (part,) = json.loads((run / "config.json").read_text())["resumed"]
     assert part["changed"] == {"max_steps": [2, 3]}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_stop_asked_of_another_process_stops_this_one_too(toy, tmp_path, capsys, monkeypatch, algorithm):
+    monkeypatch.setattr(processes, "any_of", lambda flag: True)
+    assert main(train_flags(toy, tmp_path / "run", "--algorithm", algorithm)) == 130
+    assert "Stopped after update 1." in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00001"]
 
 
 def test_groups_are_not_divided_otherwise_than_they_began(toy, tmp_path, capsys):

@@ -8,6 +8,8 @@ import torch
 import torch.distributed
 from toy import toy_rows, toy_trainer  # the test puts examples/ on the path
 
+from prewrite.train import processes
+
 torch.set_num_threads(1)
 
 out = Path(sys.argv[1])
@@ -16,5 +18,5 @@ metrics = trainer.train()
 rank = torch.distributed.get_rank()
 weights = torch.cat([p.detach().double().flatten() for p in trainer._unwrapped().parameters()])
 (out / f"rank-{rank}.json").write_text(json.dumps({"sum": weights.sum().item(), "norm": weights.norm().item()}))
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
+del trainer
+processes.leave()

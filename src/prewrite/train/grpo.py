@@ -345,8 +345,11 @@ class _StepCallback(TrainerCallback):
             trainer.clock.lap("dev")
         trainer.cost.collect()
         stop = processes.any_of(trainer.stop_requested)
-        control.should_training_stop = control.should_training_stop or stop or trainer.dev.exhausted
-        control.should_save = step % trainer.save_every == 0 or stop or last
+        if stop:
+            trainer.stop_requested = True  # asked of another process, maybe
+        if stop or trainer.dev.exhausted:
+            control.should_training_stop = True
+        control.should_save = stop or step % trainer.save_every == 0 or last
 
     def on_log(self, args, state, control, logs=None, **_):
         if "loss" not in logs:  # TRL's last line, with totals

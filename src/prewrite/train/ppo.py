@@ -416,9 +416,11 @@ class PRewritePPOTrainer(PPOTrainer):
         if self.progress is not None:
             self.progress(step, metrics)
         stop = processes.any_of(self.stop_requested)
-        if self.dev.exhausted or stop:
+        if stop:
+            self.stop_requested = True  # asked of another process, maybe
+        if stop or self.dev.exhausted:
             self.control.should_training_stop = True
-        if step % self.save_every == 0 or stop or step == args.num_total_batches:
+        if stop or step % self.save_every == 0 or step == args.num_total_batches:
             self.save_checkpoint()
         return metrics
 

@@ -6,6 +6,7 @@ for all, such as writing files, scoring dev rows and measuring the result, the m
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -20,10 +21,6 @@ from prewrite.config import TrainConfig
 from prewrite.errors import ConfigError
 
 T = TypeVar("T")
-
-_parted: list[torch.distributed.ProcessGroup] = []
-"""Keeps the group that was left. If DDP held it last, gloo's threads would be joined with Python's lock held, which a
-thread that frees what the last collective sent waits for: a process in some twenty never ended."""
 
 
 def count() -> int:
@@ -45,10 +42,15 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, which may end now; what follows the main process does. A collective call."""
+    """Part from the other processes, which may end now; what follows the main process does. A collective call.
+
+    A process with nothing more to do lets go of its trainer first. DDP, if it held the group last, would end it with
+    Python's lock held and wait for a gloo thread that wants this lock to free what the last collective sent; the
+    group's own Python object gives the lock away.
+    """
     if count() > 1:
-        PartialState().wait_for_everyone()
-        _parted.append(torch.distributed.group.WORLD)
+        PartialState().wait_for_everyone()  # nobody may leave while another still receives
+        gc.collect()
         PartialState().destroy_process_group()
 
 

@@ -60,9 +60,11 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     the run can go on with `resume`. Of several processes the main one measures; the others return nothing.
     """
     trainer, tasks, run, seconds = train_rewriter(config, argv)
-    processes.leave()
     if not processes.is_main():
+        del trainer
+        processes.leave()
         return {}
+    processes.leave()
     if trainer.stop_requested:
         return {"stopped_at": trainer.updates, "run": str(run.path)}
     with run.replacing_result():
