@@ -1,7 +1,7 @@
 """Seconds and memory of one GRPO or RLOO update: TRL's own passes beside prompts that are read once.
 
     python benchmarks/group_step.py
-    python benchmarks/group_step.py --algorithm rloo --updates 2 --layers 3      a few layers only, to try the script
+    python benchmarks/group_step.py --algorithm rloo --updates 2 --dry      one layer and few tokens, to try the script
 
 16 rewrites of up to 40 tokens of one instruction, two passes over them, a reward that costs nothing, the embedded
 model with its warm start and LoRA r16. Each part runs in a process of its own; the first update, which also warms up,
@@ -24,7 +24,7 @@ from ppo_step import INSTRUCTION, ConstantGrades, cut, lora_config
 PARTS = {"TRL's passes": False, "prompts read once": True}
 
 
-def run_part(shared: bool, algorithm: str, updates: int, layers: int | None) -> dict:
+def run_part(shared: bool, algorithm: str, updates: int, dry: bool) -> dict:
     """One part in this process; seconds of each update but the first."""
     from prewrite.data import PRewriteDataset
     from prewrite.evaluator import Evaluator
@@ -35,12 +35,12 @@ def run_part(shared: bool, algorithm: str, updates: int, layers: int | None) -> 
 
     if not shared:
         SharedPrompts.shares_prompts = False
-    model, tokenizer = load_base("embedded", warm_start=None if layers else starter_adapter("embedded"))
+    model, tokenizer = load_base("embedded", warm_start=None if dry else starter_adapter("embedded"))
     ends: list[tuple[float, float]] = []
     trainer = TRAINERS[algorithm](
-        (cut(model, layers), tokenizer), Evaluator(None), log_dir=tempfile.mkdtemp(),
+        (cut(model, dry), tokenizer), Evaluator(None), log_dir=tempfile.mkdtemp(),
         train_dataset=PRewriteDataset.from_examples([RewriteExample(INSTRUCTION, "x", "y")]), reward=ConstantGrades(),
-        lora=lora_config(), max_steps=updates + 1, save_steps=10**9, max_completion_length=40, seed=1,
+        lora=lora_config(), max_steps=updates + 1, save_steps=10**9, max_completion_length=4 if dry else 40, seed=1,
         progress=lambda step, metrics: ends.append((time.perf_counter(), time.process_time())),
     )  # fmt: skip
     trainer._save_checkpoint = lambda *_: None
@@ -54,11 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", choices=["grpo", "rloo"], default="grpo")
     parser.add_argument("--updates", type=int, default=3, help="the median is shown")
-    parser.add_argument("--layers", type=int, help="cut the policy to its first layers")
+    parser.add_argument("--dry", action="store_true", help="one layer and few tokens, to try the script")
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        print(json.dumps(run_part(PARTS[given.only], given.algorithm, given.updates, given.layers)))
+        print(json.dumps(run_part(PARTS[given.only], given.algorithm, given.updates, given.dry)))
         return
     medians = {}
     print("| part | wall s | CPU s | peak MB |\n|---|---|---|---|")

@@ -1,7 +1,7 @@
 """What each lever of the PPO update brings: our trainer whole, then with one lever off at a time, then with all off.
 
     python benchmarks/ppo_levers.py
-    python benchmarks/ppo_levers.py --dry_layers 3      a few layers only, to try the script
+    python benchmarks/ppo_levers.py --dry      one layer and few tokens, to try the script
 
 The work is that of `ppo_step.py`: 32 rollouts of 48 tokens, 4 PPO epochs, a reward that costs nothing. All variants
 compute the same numbers up to rounding; `learning_curves.py` shows it over whole runs. Each runs in a process of its
@@ -68,11 +68,11 @@ LEVERS: dict[str, Callable[[], None]] = {
 }
 
 
-def run_variant(off: list[str], layers: int | None, updates: int) -> dict:
+def run_variant(off: list[str], dry: bool, updates: int) -> dict:
     """Our trainer in this process with some levers off."""
     for name in off:
         LEVERS[name]()
-    found = ppo_step.run_part("ours", layers, updates)
+    found = ppo_step.run_part("ours", dry, updates)
     return found | {"results": found["results"][1:] or found["results"]}
 
 
@@ -83,11 +83,11 @@ def main() -> None:
     parser.add_argument(
         "--levers", nargs="+", choices=list(LEVERS), default=list(LEVERS), help="switch off only these"
     )
-    parser.add_argument("--dry_layers", type=int, help="cut the policy to its first layers")
+    parser.add_argument("--dry", action="store_true", help="one layer and few tokens, to try the script")
     parser.add_argument("--off", nargs="*", choices=list(LEVERS), help=argparse.SUPPRESS)  # one variant, as JSON
     args = parser.parse_args()
     if args.off is not None:
-        print(json.dumps(run_variant(args.off, args.dry_layers, args.updates)))
+        print(json.dumps(run_variant(args.off, args.dry, args.updates)))
         return
     variants = {"all levers": []} | {f"without {name}": [name] for name in args.levers}
     if len(args.levers) > 1:
@@ -97,7 +97,7 @@ def main() -> None:
     whole = 0.0
     for title, off in variants.items():
         command = [sys.executable, __file__, "--updates", str(args.updates), "--off", *off]
-        command += ["--dry_layers", str(args.dry_layers)] if args.dry_layers else []
+        command += ["--dry"] if args.dry else []
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found = json.loads(output.splitlines()[-1])
         phases = [

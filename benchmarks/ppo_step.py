@@ -2,7 +2,7 @@
 
     python benchmarks/ppo_step.py                        all parts; stock takes minutes
     python benchmarks/ppo_step.py --parts ours task      without stock
-    python benchmarks/ppo_step.py --parts stock ours --dry_layers 3      a few layers only, to try the script
+    python benchmarks/ppo_step.py --parts stock ours --dry      one layer and few tokens, to try the script
 
 First table: 32 rollouts of 48 new tokens, prompt about 70 tokens, 4 PPO epochs of one mini-batch, no early end, a
 reward that costs nothing. `stock` is `trl.PPOTrainer` as it comes (full finetuning, a separate value model and a
@@ -78,18 +78,24 @@ def matmul_rate(dtype) -> float:
     return 2 * 1024 * 576 * 3072 / best
 
 
-def load(layers: int | None, dtype: str = "auto"):
+def load(dry: bool, dtype: str = "auto"):
     from prewrite.train.rewriter import load_base
 
     model, tokenizer = load_base("embedded", dtype=dtype)
-    return cut(model, layers), tokenizer
+    return cut(model, dry), tokenizer
 
 
-def cut(model, layers: int | None):
-    if layers:
-        model.model.layers = model.model.layers[:layers]
-        model.config.num_hidden_layers = layers
+def cut(model, dry: bool):
+    """The model, or in a dry run its first layer."""
+    if dry:
+        model.model.layers = model.model.layers[:1]
+        model.config.num_hidden_layers = 1
     return model
+
+
+def length(dry: bool) -> int:
+    """Tokens of a rollout."""
+    return 4 if dry else TOKENS
 
 
 def lora_config():
@@ -101,7 +107,7 @@ def lora_config():
 # ---- stock TRL ----
 
 
-def run_stock(layers: int | None, updates: int, *, lora: bool) -> list[dict]:
+def run_stock(dry: bool, updates: int, *, lora: bool) -> list[dict]:
     """Stock `PPOTrainer` with a constant reward in the shape of a reward module."""
     import torch
     from transformers import AutoModelForSequenceClassification, set_seed
@@ -134,17 +140,17 @@ def run_stock(layers: int | None, updates: int, *, lora: bool) -> list[dict]:
 
     dtype = pick_dtype() if lora else torch.float32
     name = str(dtype).removeprefix("torch.")
-    model, tokenizer = load(layers, name)
+    model, tokenizer = load(dry, name)
     clear_sampling_defaults(model)
-    reference = None if lora else load(layers, name)[0]
+    reference = None if lora else load(dry, name)[0]
     value = cut(
         AutoModelForSequenceClassification.from_pretrained(resolve_model("embedded"), num_labels=1, dtype=dtype),
-        layers,
+        dry,
     )
     value.config.pad_token_id = tokenizer.pad_token_id
     prompt = query_ids(build_meta_prompt(INSTRUCTION), tokenizer)
     args = PPOConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, temperature=1.0, response_length=TOKENS,
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, temperature=1.0, response_length=length(dry),
         num_ppo_epochs=EPOCHS, num_mini_batches=1, per_device_train_batch_size=8, gradient_accumulation_steps=4,
         local_rollout_forward_batch_size=ROLLOUTS, total_episodes=ROLLOUTS * updates, num_sample_generations=0,
         save_strategy="no", report_to="none", gradient_checkpointing=False, seed=1,
@@ -196,7 +202,7 @@ class ConstantGrades:
         return [Graded(Reward(score, {"task": score}), ()) for score in scores]
 
 
-def run_ours(layers: int | None, updates: int, *, with_task: bool) -> list[dict]:
+def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
     """Our trainer; phases timed from outside, by wrapping its methods."""
     from prewrite.data import PRewriteDataset, load_splits
     from prewrite.evaluator import Evaluator
@@ -219,13 +225,13 @@ def run_ours(layers: int | None, updates: int, *, with_task: bool) -> list[dict]
     else:
         rows = PRewriteDataset.from_examples([RewriteExample(INSTRUCTION, "x", "y")])
         reward = ConstantGrades()
-        model, tokenizer = load(layers)
+        model, tokenizer = load(dry)
         settings = {"per_device_train_batch_size": ROLLOUTS, "num_ppo_epochs": EPOCHS}
     times, results = Times(), []
     trainer = PRewritePPOTrainer(
         (model, tokenizer), Evaluator(None) if not with_task else reward.evaluator, log_dir=tempfile.mkdtemp(),
         train_dataset=rows, reward=reward, lora=lora_config(), max_steps=updates, examples_per_rewrite=16,
-        response_length=TOKENS, num_mini_batches=1, seed=1, save_steps=10**9, **settings,
+        response_length=length(dry), num_mini_batches=1, seed=1, save_steps=10**9, **settings,
     )  # fmt: skip
     if not with_task:
         trainer.stop_token_id = -1  # no early end, as stock has none
@@ -307,7 +313,7 @@ def operations(model, sizes: dict) -> dict[str, float]:
 # ---- the parts and the tables ----
 
 
-def run_part(part: str, layers: int | None, updates: int) -> dict:
+def run_part(part: str, dry: bool, updates: int) -> dict:
     """One part, in this process."""
     import torch
 
@@ -316,9 +322,9 @@ def run_part(part: str, layers: int | None, updates: int) -> dict:
     dtype = torch.float32 if part == "stock" else pick_dtype()
     rates = [matmul_rate(dtype)]
     if part.startswith("stock"):
-        results = run_stock(layers, updates, lora=part == "stock-lora")
+        results = run_stock(dry, updates, lora=part == "stock-lora")
     else:
-        results = run_ours(layers, updates, with_task=part == "task")
+        results = run_ours(dry, updates, with_task=part == "task")
     rates.append(matmul_rate(dtype))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return {"results": results, "rates": rates, "peak_mb": peak, "dtype": str(dtype).removeprefix("torch.")}
@@ -374,18 +380,18 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--updates", type=int, default=3, help="updates of ours; the median is shown")
     parser.add_argument("--stock_updates", type=int, default=1, help="updates of stock")
-    parser.add_argument("--dry_layers", type=int, help="cut the policy to its first layers")
+    parser.add_argument("--dry", action="store_true", help="one layer and few tokens, to try the script")
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         updates = args.stock_updates if args.only.startswith("stock") else args.updates
-        print(json.dumps(run_part(args.only, args.dry_layers, updates)))
+        print(json.dumps(run_part(args.only, args.dry, updates)))
         return
     found: dict[str, dict] = {}
     for part in args.parts:
         command = [sys.executable, __file__, "--only", part, "--updates", str(args.updates)]
         command += ["--stock_updates", str(args.stock_updates)]
-        command += ["--dry_layers", str(args.dry_layers)] if args.dry_layers else []
+        command += ["--dry"] if args.dry else []
         print(f"{part} ...", file=sys.stderr, flush=True)
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found[part] = json.loads(output.splitlines()[-1])

@@ -22,11 +22,11 @@ NEEDS_DATA = pytest.mark.skipif(not (DATA / "sst2").is_dir(), reason=f"needs the
 # Small enough for a test; the figure that each prints about so little work means nothing.
 RUNS = [
     pytest.param("fidelity.py --pairs 3", "AUC against honest", id="fidelity"),
-    pytest.param("group_step.py --algorithm rloo --updates 1 --layers 1", "x CPU", id="group_step"),
+    pytest.param("group_step.py --algorithm rloo --updates 1 --dry", "x CPU", id="group_step"),
     pytest.param("learning_curves.py --seeds 2", "Mean distance", id="learning_curves"),
-    pytest.param("ppo_levers.py --updates 1 --dry_layers 1 --levers 'shared prompt'", "without shared prompt",
+    pytest.param("ppo_levers.py --updates 1 --dry --levers 'shared prompt'", "without shared prompt",
                  id="ppo_levers"),
-    pytest.param("ppo_step.py --parts stock-lora ours --updates 1 --dry_layers 1", "stock-lora / ours", id="ppo_step"),
+    pytest.param("ppo_step.py --parts stock-lora ours --updates 1 --dry", "stock-lora / ours", id="ppo_step"),
     pytest.param("racing.py --runs 5", "coverage", id="racing"),
     pytest.param("read_dataset.py --rows 2000", "rows/s", id="read_dataset"),
     pytest.param("task_models.py --cache 2000", "looked up", id="task_models: cache"),

@@ -93,11 +93,16 @@ def test_groups_are_not_divided_otherwise_than_they_began(toy, tmp_path, capsys)
     assert "micro_batch_size was 2 and is 4" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_two_processes_is_an_error(toy, tmp_path):
-    for flags, words in (
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
         (["--rewrites-per-step", "5"], "rewrites_per_step 5 cannot be shared out evenly among 2"),
+        (["--micro_batch_size", "3"], "micro_batch_size 3 does not divide the 2 rewrites of each"),
         (["--max_task_calls", "9"], "max_task_calls is kept by one process"),
-    ):
-        ended = launch(SCRIPT.parents[1] / "finetune.py", *train_flags(toy, tmp_path / "run", *flags)[1:])
-        assert ended.returncode != 0 and f"error: {words}" in ended.stderr
-        assert not (tmp_path / "run").exists()
+    ],
+)
+def test_what_does_not_fit_two_processes_is_an_error(toy, tmp_path, capsys, monkeypatch, flags, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(train_flags(toy, tmp_path / "run", *flags)) == 2
+    assert f"error: {words}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
