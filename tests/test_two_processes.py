@@ -97,7 +97,7 @@ def test_groups_are_not_divided_otherwise_than_they_began(toy, tmp_path, capsys)
     ("flags", "words"),
     [
         (["--rewrites-per-step", "5"], "rewrites_per_step 5 cannot be shared out evenly among 2"),
-        (["--micro_batch_size", "3"], "micro_batch_size 3 does not divide the 2 rewrites of each"),
+        (["--micro_batch_size", "4"], "micro_batch_size 4 does not divide the 2 rewrites of each"),
         (["--max_task_calls", "9"], "max_task_calls is kept by one process"),
     ],
 )
