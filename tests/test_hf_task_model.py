@@ -23,6 +23,7 @@ from prewrite.task_models import trunk  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
+from prewrite.task_models.llama import has_bf16  # noqa: E402
 from prewrite.train.rewriter import load_base as load_rewriter_base  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +106,16 @@ def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings
     found = HFTaskModel(folder, dtype="float32", **settings).label_logprobs(PROMPTS, LABELS)
     assert found.shape == (len(PROMPTS), len(LABELS))
     assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bf16")
+def test_bf16_scores_are_nearly_those_of_fp32(folder, tmp_path, engine):
+    plain(folder)[0].bfloat16().float().save_pretrained(tmp_path)  # weights that bf16 holds as they are
+    save_tokenizer(tmp_path)
+    exact, rounded = (
+        HFTaskModel(str(tmp_path), dtype=dtype).label_logprobs(PROMPTS, LABELS) for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(exact - rounded).mean() < 0.02 * exact.std()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

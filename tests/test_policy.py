@@ -1,5 +1,8 @@
 """The policy's shortcuts change no number: every one is held to the plain computation on full sequences."""
 
+import copy
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -10,9 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import ConfigError  # noqa: E402
-from prewrite.task_models import trunk  # noqa: E402
+from prewrite.task_models import llama, trunk  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import load_causal_lm  # noqa: E402
+from prewrite.task_models.llama import has_bf16  # noqa: E402
 from prewrite.train import decode, lora_trunk  # noqa: E402
 from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 from prewrite.train.rewriter import load_base  # noqa: E402
@@ -141,40 +145,94 @@ def test_one_token_completions_need_no_pass_after_the_prompt():
     assert torch.allclose(stats.logprobs, plain_stats(policy, completions)[0], atol=1e-5)
 
 
-def test_bf16_gradients_point_where_fp32_gradients_point():
+# ---- bf16 ----
+
+
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bf16")
+in_bf16 = pytest.mark.parametrize("way", ["autocast", pytest.param("weights", marks=needs_bf16)])
+
+
+def two_precisions(policy, way):
+    """`policy` in fp32 and then in bf16, by autocast or by bf16 weights; their values are bf16's in both."""
+    for name, parameter in policy.policy.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16().float()
+    yield policy, nullcontext()
+    if way == "weights":
+        for name, parameter in policy.policy.named_parameters():
+            if "lora_" not in name:
+                parameter.data = parameter.data.bfloat16()
+        assert lora_trunk.computes(policy.language_model)
+    yield policy, torch.autocast("cpu", dtype=torch.bfloat16, enabled=way == "autocast")
+
+
+def lora_gradients(policy, loss) -> torch.Tensor:
+    found = gradients(policy, loss)
+    return torch.cat([found[name].flatten() for name in sorted(found) if "lora_" in name])
+
+
+@in_bf16
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_bf16_gradients_point_where_fp32_gradients_point(kind, way):
     completions, prompts = completions_of(), pad_prompts(PROMPTS, ROWS, PAD, "cpu")
-    flat = []
-    for enabled in (False, True):
-        policy = policy_of()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+    found, logprobs = [], []
+    for policy, precision in two_precisions(policy_of(kind), way):
+        with precision:
             stats = policy(prompts, completions)
-        found = gradients(policy, weighted(stats.logprobs, stats.values, completions.mask))
-        flat.append(torch.cat([found[name].flatten() for name in sorted(found)]))
-    assert torch.cosine_similarity(*flat, dim=0) >= 0.99
+        found.append(lora_gradients(policy, weighted(stats.logprobs, stats.values, completions.mask)))
+        logprobs.append(stats.logprobs.detach())
+    assert torch.cosine_similarity(*found, dim=0) >= 0.99
+    assert 0 < (logprobs[0] - logprobs[1]).abs().mean() < 0.05
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_gguf() is None, reason="the embedded model is not installed")
-def test_bf16_gradients_of_the_embedded_model_point_where_fp32_gradients_point():
-    model, tokenizer = load_base("embedded")
+@in_bf16
+def test_bf16_gradients_of_the_embedded_model_point_where_fp32_gradients_point(way):
+    model, tokenizer = load_base("embedded", dtype="float32")
     model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear")).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)
-    policy = PolicyWithValueHead(model, ValueHead(model.config.hidden_size))
     prompt = tokenizer("Rewrite the instruction: tell the topic of the article.")["input_ids"]
     answer = tokenizer(" Which topic is the article about? Answer in one word.")["input_ids"]
     ids = torch.tensor([answer, answer[::-1]])
     completions = Completions(ids, torch.ones_like(ids, dtype=torch.bool))
-    advantages = torch.tensor([[1.0], [-0.7]])
-    flat = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+    advantages, found = torch.tensor([[1.0], [-0.7]]), []
+    for policy, precision in two_precisions(PolicyWithValueHead(model, ValueHead(model.config.hidden_size)), way):
+        with precision:
             stats = policy(pad_prompts([prompt], [0, 0], tokenizer.pad_token_id, "cpu"), completions)
-        found = gradients(policy, (advantages * stats.logprobs).mean())
-        flat.append(torch.cat([found[name].flatten() for name in sorted(found) if "lora_" in name]))
-    assert torch.cosine_similarity(*flat, dim=0) >= 0.99
+        found.append(lora_gradients(policy, (advantages * stats.logprobs).mean()))
+    assert torch.cosine_similarity(*found, dim=0) >= 0.99
+
+
+@needs_bf16
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_bf16_sampling_scores_its_tokens_nearly_as_fp32_does(kind):
+    prompts = pad_prompts(PROMPTS, ROWS * 4, PAD, "cpu")
+    (exact, _), (policy, _) = ((copy.deepcopy(p), c) for p, c in two_precisions(policy_of(kind), "weights"))
+    given = settings(temperature=1.0, generator=torch.Generator().manual_seed(4))
+    sampled = decode.sample(policy.language_model, policy.value_model, *prompts, **given)
+    completions = Completions(sampled.ids, sampled.mask)
+    with torch.no_grad():
+        expected = exact(prompts, completions).logprobs
+    assert 0 < (sampled.logprobs - expected).abs().mean() < 0.05
+    assert policy.sample_scored(prompts, **given)[1] is None  # PPO's ratios want `forward`'s own numbers
+
+
+@needs_bf16
+def test_what_bf16_weights_cannot_hold_of_an_adapter_is_not_lost():
+    model = peft.get_peft_model(base_model(), peft.LoraConfig(r=1, lora_alpha=1, target_modules=["down_proj"]))
+    model.get_base_model().to(torch.bfloat16)
+    projection = model.get_base_model().model.layers[0].mlp.down_proj
+    signs = torch.ones(SHAPE["intermediate_size"]).index_fill(0, torch.arange(0, SHAPE["intermediate_size"], 2), -1.0)
+    projection.base_layer.weight.data[:] = signs.bfloat16()
+    projection.lora_A["default"].weight.data[:] = 2.0**-10  # a step between bf16 numbers near 1 is 2^-7
+    projection.lora_B["default"].weight.data[:] = 1.0
+    for linear in (llama.Llama(model.get_base_model()).layers[0].down, lora_trunk.Projection([projection]).linear()):
+        out = linear(torch.ones(1, SHAPE["intermediate_size"], dtype=torch.bfloat16))
+        assert torch.allclose(out.float(), torch.tensor(SHAPE["intermediate_size"] * 2.0**-10), rtol=0.02)
 
 
 # ---- sampling ----

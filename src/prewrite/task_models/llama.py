@@ -1,9 +1,12 @@
-"""Llama-style models (llama, qwen2, qwen3) on a CPU in fp32, without the overhead of a general forward pass.
+"""Llama-style models (llama, qwen2, qwen3) on a CPU in fp32 or bf16, without the overhead of a general forward pass.
 
 Same numbers as transformers up to rounding, for inference only. What it saves: queries, keys and values are one
-product, gate and up another; keys and values go into room laid out beforehand; LoRA adapters are merged into a copy;
-the last layer computes only the states that are asked for. With `rows` the copy is laid out the way oneDNN multiplies
-few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing is gained).
+product, gate and up another; keys and values go into room laid out beforehand; in fp32 LoRA adapters are merged into a
+copy; the last layer computes only the states that are asked for. With `rows` the copy is laid out the way oneDNN
+multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing is gained).
+
+In bf16 the weights, the operands of products and the cache are bf16; the stream that layers add to is fp32, as are the
+norms, so that it is nearer to fp32 than a model run wholly in bf16.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ def is_supported(model: nn.Module) -> bool:
         and type(model.lm_head) is nn.Linear
         and type(model.model.embed_tokens) is nn.Embedding
         and model.device.type == "cpu"
-        and model.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
+        and (model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and has_bf16()))
         and config.hidden_act == "silu"
         and getattr(config, "pretraining_tp", 1) == 1
         and not getattr(config, "use_sliding_window", False)
@@ -38,18 +41,53 @@ def is_supported(model: nn.Module) -> bool:
     )
 
 
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 faster than fp32 here."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class Adapter(NamedTuple):
+    """LoRA of one projection: W + scale * B A."""
+
+    a: torch.Tensor  # (r, in)
+    b: torch.Tensor  # (out, r)
+    scale: float
+
+
+class LowRank(NamedTuple):
+    """The adapters of projections of one input, side by side: x -> x A' B', scales included."""
+
+    a: torch.Tensor  # (all r, in)
+    b: torch.Tensor  # (out, all r), 0 where a column is not of the row's projection
+
+
 class Linear:
     """x -> x W' + b for several projections of one input, side by side; optionally laid out for `rows` rows."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int | None):
-        self.bias = bias
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        rows: int | None = None,
+        low_rank: LowRank | None = None,
+    ):
+        self.bias, self.low_rank = bias, low_rank
         self.packed = rows is not None
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in) -> (N, out), in the weights' dtype."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
+            out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        else:
+            out = F.linear(x, self.weight, self.bias)
+        return out if self.low_rank is None else out.addmm_(x @ self.low_rank.a.t(), self.low_rank.b.t())
+
+    def input_gradient(self, upstream: torch.Tensor) -> torch.Tensor:
+        """(N, out) -> (N, in); for weights that are not laid out for rows."""
+        found = upstream @ self.weight
+        return found if self.low_rank is None else found.addmm_(upstream @ self.low_rank.b, self.low_rank.a)
 
 
 class Layer(NamedTuple):
@@ -106,7 +144,7 @@ class Llama:
         trunk = model.model
         self.embedding = trunk.embed_tokens.weight.detach()
         self.layers = [self._layer(layer, rows) for layer in trunk.layers]
-        self.norm = trunk.norm.weight.detach()
+        self.norm = trunk.norm.weight.detach().float()
         self.lm_head = _fused([model.lm_head], rows)
         self.rotary = trunk.rotary_emb
 
@@ -114,13 +152,13 @@ class Llama:
         attention, mlp = layer.self_attn, layer.mlp
         qk_norms = None
         if hasattr(attention, "q_norm"):
-            qk_norms = (attention.q_norm.weight.detach(), attention.k_norm.weight.detach())
+            qk_norms = attention.q_norm.weight.detach().float(), attention.k_norm.weight.detach().float()
         return Layer(
             _fused([attention.q_proj, attention.k_proj, attention.v_proj], rows),
             _fused([attention.o_proj], rows),
             _fused([mlp.gate_proj, mlp.up_proj], rows),
             _fused([mlp.down_proj], rows),
-            (layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()),
+            (layer.input_layernorm.weight.detach().float(), layer.post_attention_layernorm.weight.detach().float()),
             qk_norms,
         )
 
@@ -151,7 +189,7 @@ class Llama:
         allowed = self._allowed(width, cache.length, mask)
         bias = self._bias(allowed)
         cos, sin = self._angles(positions)
-        x = self.embedding[ids].view(count * width, -1)
+        x = self.embedding[ids].view(count * width, -1).float()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             queries, keys, values = self._queries_keys_values(layer, x, cos, sin, (count, width))
@@ -208,7 +246,8 @@ class Llama:
         return cos[:, :, None], sin[:, :, None]
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.eps)
+        """Computed in fp32, returned in the weights' dtype."""
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(self.embedding.dtype)
 
 
 def projections(layer: nn.Module) -> list[nn.Module]:
@@ -232,14 +271,49 @@ def _can_merge(module: nn.Module) -> bool:
     )
 
 
+def adapters_of(module: nn.Module) -> list[Adapter]:
+    """The LoRA adapters that are at work on a projection."""
+    if type(module) is nn.Linear or module.disable_adapters:
+        return []
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    return [Adapter(module.lora_A[n].weight, module.lora_B[n].weight, module.scaling[n]) for n in names]
+
+
+def side_by_side(weights: list[torch.Tensor], adapters: list[list[Adapter]]) -> LowRank | None:
+    """One low-rank product for the adapters of each of `weights`, in their dtype; None without adapters.
+
+    bf16 adapters stay apart: a change of a weight below a part in 256 would be rounded away in it.
+    """
+    kind = weights[0].dtype
+    all_a = [adapter.a.detach().to(kind) for group in adapters for adapter in group]
+    if not all_a:
+        return None
+    ranks = [sum(len(adapter.a) for adapter in group) for group in adapters]
+    b = weights[0].new_zeros(sum(map(len, weights)), sum(ranks))
+    row = column = 0
+    for weight, group in zip(weights, adapters, strict=True):
+        for adapter in group:
+            b[row : row + len(weight), column : column + len(adapter.a)] = adapter.scale * adapter.b.detach()
+            column += len(adapter.a)
+        row += len(weight)
+    return LowRank(torch.cat(all_a), b)
+
+
 def _fused(modules: list[nn.Module], rows: int | None) -> Linear:
-    weights = [_merged_weight(module) for module in modules]
-    biases = [getattr(module, "base_layer", module).bias for module in modules]
+    bases = [getattr(module, "base_layer", module) for module in modules]
+    low_rank = None
+    if bases[0].weight.dtype == torch.float32:
+        weights = [_merged_weight(module) for module in modules]
+    else:
+        weights = [base.weight.detach() for base in bases]
+        unmerged = [[] if getattr(module, "merged", False) else adapters_of(module) for module in modules]
+        low_rank = side_by_side(weights, unmerged)
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    biases = [base.bias for base in bases]
     if all(bias is None for bias in biases):
-        return Linear(weight, None, rows)
+        return Linear(weight, None, rows=rows, low_rank=low_rank)
     bias = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
-    return Linear(weight, torch.cat(bias), rows)
+    return Linear(weight, torch.cat(bias), rows=rows, low_rank=low_rank)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Sampling from a policy, and what sampling already knows about the sampled tokens.
 
-On a CPU in fp32 the model runs as `task_models.llama` over merged, packed weights. They are made for each call, since
-the policy has changed by the next; that costs about as much as 8 of the tokens.
+On a CPU the model runs as `task_models.llama` over packed weights. They are made for each call, since the policy has
+changed by the next; that costs about as much as 8 of the tokens.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""A Llama-style trunk with LoRA on a CPU in fp32: prompts and completions in one pass, gradients by hand.
+"""A Llama-style trunk with LoRA on a CPU in fp32 or bf16: prompts and completions in one pass, gradients by hand.
 
 What it computes is what transformers and PEFT compute; `tests/test_policy.py` holds it to that. What it saves:
 - only real tokens are multiplied: prompts and completions are packed into one list, (N, D), and padded for attention;
-- adapters are merged into the weights for the pass (W + s BA costs as much as 10 tokens), so that forward and the
-  gradient of the input are one product per layer input; the adapters' gradients need products of their rank only;
+- in fp32 adapters are merged into the weights for the pass (W + s BA costs as much as 10 tokens), so that forward and
+  the gradient of the input are one product per layer input; the adapters' gradients need products of their rank only;
 - a layer keeps 9 D floats per token for the way back (SmolLM2: 21 KB), the rest is computed again where it is cheap;
 - no gradient is computed for frozen weights, nor below the first layer.
+In bf16 (as in `llama`) the operands of products are bf16; the stream that layers add to, its gradient, the norms and
+the softmax over the vocabulary are fp32.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.task_models.llama import projections
+from prewrite.task_models.llama import Linear, adapters_of, projections, side_by_side
 from prewrite.task_models.trunk import runs_fast
 
 
@@ -39,7 +39,7 @@ def _is_plain(module: nn.Module) -> bool:
 class Layout:
     """Where tokens stand in a packed list of N: those of all prompts, then those of all completions."""
 
-    def __init__(self, prompts, completions, queries_per_key: int):
+    def __init__(self, prompts, completions, queries_per_key: int, dtype: torch.dtype):
         prompt_mask, rows = prompts.mask.bool(), prompts.rows
         mask = completions.mask[:, :-1]  # no state is asked for after the last place
         lengths = prompt_mask.sum(1)
@@ -50,9 +50,10 @@ class Layout:
         self.positions = torch.cat([(prompt_mask.cumsum(1) - 1)[prompt_mask], after[mask]])
         self.prompts = _Padding(prompt_mask)
         self.completions = _Padding(mask)
-        self.prompt_bias = _bias(prompt_mask[:, None] & _causal(prompt_mask.shape[1], 0), queries_per_key)
-        seen = torch.cat([prompt_mask[rows], mask], dim=1)
-        self.completion_bias = _bias(seen[:, None] & _causal(mask.shape[1], prompt_mask.shape[1]), queries_per_key)
+        seen = prompt_mask[:, None] & _causal(prompt_mask.shape[1], 0)
+        self.prompt_bias = _bias(seen, queries_per_key, dtype)
+        seen = torch.cat([prompt_mask[rows], mask], dim=1)[:, None] & _causal(mask.shape[1], prompt_mask.shape[1])
+        self.completion_bias = _bias(seen, queries_per_key, dtype)
         # The state before a completion's first token is that of the prompt's last; those of the others follow.
         first = self.prompts.places[rows, -1:]
         places = self.completions.places
@@ -93,21 +94,13 @@ def _causal(width: int, before: int) -> torch.Tensor:
     return torch.ones(width, before + width, dtype=torch.bool).tril(before)
 
 
-def _bias(allowed: torch.Tensor, queries_per_key: int) -> torch.Tensor:
+def _bias(allowed: torch.Tensor, queries_per_key: int, dtype: torch.dtype) -> torch.Tensor:
     """(B, T, S) -> (B, 1, queries_per_key * T, S), what is added to attention scores.
 
     Finite numbers, since a padded row sees nothing and must not become NaN.
     """
-    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
     return bias[:, None].repeat(1, 1, queries_per_key, 1)
-
-
-class Adapter(NamedTuple):
-    """LoRA of one projection: W + scale * B A."""
-
-    a: torch.Tensor  # (r, in)
-    b: torch.Tensor  # (out, r)
-    scale: float
 
 
 class Projection:
@@ -121,15 +114,21 @@ class Projection:
         if any(bias is not None for bias in biases):
             pairs = zip(biases, self.weights, strict=True)
             self.bias = torch.cat([w.new_zeros(len(w)) if bias is None else bias.detach() for bias, w in pairs])
-        self.adapters = [_adapters(module) for module in modules]
+        self.adapters = [adapters_of(module) for module in modules]
 
     @property
     def parameters(self) -> list[torch.Tensor]:
         """A and B of every adapter, in the order in which `gradients` answers."""
         return [tensor for group in self.adapters for adapter in group for tensor in (adapter.a, adapter.b)]
 
-    def merged(self) -> torch.Tensor:
-        """(out, in), adapters included."""
+    def linear(self) -> Linear:
+        """All of them as one, adapters included; made for each use, since a copy of every layer would be the model."""
+        if self.weights[0].dtype == torch.float32:
+            return Linear(self._merged(), self.bias)
+        weight = self.weights[0] if len(self.weights) == 1 else torch.cat(self.weights)
+        return Linear(weight, self.bias, low_rank=side_by_side(self.weights, self.adapters))
+
+    def _merged(self) -> torch.Tensor:
         if len(self.weights) == 1 and not self.adapters[0]:
             return self.weights[0]
         merged = torch.cat(self.weights)
@@ -140,19 +139,12 @@ class Projection:
 
     def gradients(self, inputs: torch.Tensor, upstream: torch.Tensor) -> list[torch.Tensor]:
         """Gradients of `parameters`, for inputs (N, in) and the gradient of the outputs (N, out)."""
-        found = []
+        found, kind = [], inputs.dtype
         for part, group in zip(upstream.split([len(w) for w in self.weights], dim=1), self.adapters, strict=True):
             for adapter in group:
-                found.append((part @ (adapter.scale * adapter.b)).t() @ inputs)
-                found.append(part.t() @ (inputs @ (adapter.scale * adapter.a).t()))
-        return found
-
-
-def _adapters(module: nn.Module) -> list[Adapter]:
-    if type(module) is nn.Linear or module.disable_adapters:
-        return []
-    names = [name for name in module.active_adapters if name in module.lora_A]
-    return [Adapter(module.lora_A[n].weight, module.lora_B[n].weight, module.scaling[n]) for n in names]
+                found.append((part @ (adapter.scale * adapter.b).to(kind)).t() @ inputs)
+                found.append(part.t() @ (inputs @ (adapter.scale * adapter.a).to(kind).t()))
+        return [gradient.to(p.dtype) for gradient, p in zip(found, self.parameters, strict=True)]
 
 
 class Block:
@@ -162,11 +154,13 @@ class Block:
         attention, mlp = layer.self_attn, layer.mlp
         self.layout, self.cos, self.sin = layout, cos, sin
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.eps = config.rms_norm_eps
-        self.norms = layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()
+        self.eps, self.dtype = config.rms_norm_eps, cos.dtype
+        self.norms = tuple(
+            norm.weight.detach().float() for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
         self.qk_norms = None
         if hasattr(attention, "q_norm"):
-            self.qk_norms = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
+            self.qk_norms = tuple(norm.weight.detach().float() for norm in (attention.q_norm, attention.k_norm))
         self.qkv = Projection([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out = Projection([attention.o_proj])
         self.gate_up = Projection([mlp.gate_proj, mlp.up_proj])
@@ -179,11 +173,11 @@ class Block:
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """(N, D) -> (N, D), and what `backward` needs."""
-        qkv = F.linear(self._normed(x, self.norms[0]), self.qkv.merged(), self.qkv.bias)
-        middle = x + F.linear(self.attend(qkv), self.out.merged(), self.out.bias)
-        gate_up = F.linear(self._normed(middle, self.norms[1]), self.gate_up.merged(), self.gate_up.bias)
+        qkv = self.qkv.linear()(self._normed(x, self.norms[0]))
+        middle = x + self.out.linear()(self.attend(qkv))
+        gate_up = self.gate_up.linear()(self._normed(middle, self.norms[1]))
         gate, up = gate_up.chunk(2, 1)
-        out = middle + F.linear(F.silu(gate).mul_(up), self.down.merged(), self.down.bias)
+        out = middle + self.down.linear()(F.silu(gate).mul_(up))
         return out, (x, qkv, middle, gate_up)
 
     def backward(self, upstream, x, qkv, middle, gate_up, *, wants_input: bool):
@@ -191,25 +185,27 @@ class Block:
         gate, up = gate_up.chunk(2, 1)
         sigmoid = gate.sigmoid()
         silu = gate * sigmoid
-        down = self.down.gradients(silu * up, upstream) if self.down.parameters else []
-        inner = upstream @ self.down.merged()
+        low = upstream.to(self.dtype)
+        down = self.down.gradients(silu * up, low) if self.down.parameters else []
+        inner = self.down.linear().input_gradient(low)
         # d silu(g) / dg = sigmoid(g) (1 + g (1 - sigmoid(g))) = sigmoid + silu (1 - sigmoid)
         slope = sigmoid.addcmul_(silu, 1 - sigmoid)
         inner = torch.cat([slope.mul_(up).mul_(inner), silu.mul_(inner)], dim=1)
         normed, rate = self._normed_and_rate(middle, self.norms[1])
         both = self.gate_up.gradients(normed, inner)
-        step = self._norm_backward(inner @ self.gate_up.merged(), middle, rate, self.norms[1])
+        step = self._norm_backward(self.gate_up.linear().input_gradient(inner), middle, rate, self.norms[1])
         upstream = upstream + step
 
         with torch.enable_grad():
             leaf = qkv.detach().requires_grad_()
             attended = self.attend(leaf)
-        out = self.out.gradients(attended.detach(), upstream)
-        (inner,) = torch.autograd.grad(attended, leaf, upstream @ self.out.merged())
+        low = upstream.to(self.dtype)
+        out = self.out.gradients(attended.detach(), low)
+        (inner,) = torch.autograd.grad(attended, leaf, self.out.linear().input_gradient(low))
         normed, rate = self._normed_and_rate(x, self.norms[0])
         three = self.qkv.gradients(normed, inner)
         if wants_input:
-            step = self._norm_backward(inner @ self.qkv.merged(), x, rate, self.norms[0])
+            step = self._norm_backward(self.qkv.linear().input_gradient(inner), x, rate, self.norms[0])
             return upstream + step, [*three, *out, *both, *down]
         return None, [*three, *out, *both, *down]
 
@@ -247,11 +243,11 @@ class Block:
         return out.view(count, self.heads, width, size).transpose(1, 2).reshape(count, width, -1)
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.eps)
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(self.dtype)
 
     def _normed_and_rate(self, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rate = torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps)
-        return x * rate * weight, rate
+        return (x * rate * weight).to(self.dtype), rate
 
     def _norm_backward(self, upstream, x, rate, weight) -> torch.Tensor:
         """y = x r w with r = (mean x^2 + eps)^-1/2, so dx = r (g - x r^2 mean(g x)) with g = w dy."""
@@ -277,18 +273,17 @@ class _BlockFunction(torch.autograd.Function):
 def completion_states(model: nn.Module, prompts, completions) -> torch.Tensor:
     """The state before each completion token, and after a row's last; (B, T, D), 0 further on."""
     trunk, config = model.model, model.config
-    layout = Layout(prompts, completions, config.num_attention_heads // config.num_key_value_heads)
+    layout = Layout(prompts, completions, config.num_attention_heads // config.num_key_value_heads, model.dtype)
     with torch.no_grad():
-        x = trunk.embed_tokens(layout.ids)
-        cos, sin = (part[0, :, None] for part in trunk.rotary_emb(x[None], layout.positions[None]))
+        embedded = trunk.embed_tokens(layout.ids)
+        cos, sin = (part[0, :, None] for part in trunk.rotary_emb(embedded[None], layout.positions[None]))
         half = cos.shape[-1] // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)  # `roll` swaps the halves and keeps their sign
+    x, norm = embedded.float(), trunk.norm.weight.detach().float()
     for layer in trunk.layers:
         block = Block(layer, config, layout, cos, sin)
         x = _BlockFunction.apply(block, x, *block.parameters)
-    return layout.gather_states(
-        F.rms_norm(x, trunk.norm.weight.shape, trunk.norm.weight.detach(), config.rms_norm_eps)
-    )
+    return layout.gather_states(F.rms_norm(x, norm.shape, norm, config.rms_norm_eps))
 
 
 class _LogprobFunction(torch.autograd.Function):
@@ -300,7 +295,7 @@ class _LogprobFunction(torch.autograd.Function):
         slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for at in range(0, len(states), chunk):
             part = slice(at, at + chunk)
-            logits = states[part] @ weight.t()
+            logits = (states[part].to(weight.dtype) @ weight.t()).float()
             if temperature != 1:
                 logits /= temperature
             picked = logits.gather(1, tokens[part, None])
@@ -312,7 +307,7 @@ class _LogprobFunction(torch.autograd.Function):
             logprobs[part] = (picked - norm).squeeze(1)
             entropy[part] = norm.squeeze(1) - logits.mul_(weights).sum(1)
             if slopes is not None:  # d log p(token) / d state = (row of the token - mean row) / temperature
-                slopes[part] = (weight[tokens[part]] - weights @ weight) / temperature
+                slopes[part] = (weight[tokens[part]] - weights.to(weight.dtype) @ weight) / temperature
         ctx.mark_non_differentiable(entropy)
         if slopes is not None:
             ctx.save_for_backward(slopes)

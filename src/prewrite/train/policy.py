@@ -158,7 +158,7 @@ class PolicyWithValueHead(nn.Module):
         model = self.language_model
         sampled = decode.sample(model, self.value_model, *prompts, temperature=temperature, **settings)
         completions = Completions(sampled.ids, sampled.mask)
-        exact = runs_fast(model) and temperature > 0
+        exact = runs_fast(model) and model.dtype == torch.float32 and temperature > 0
         return completions, TokenStats(sampled.logprobs, sampled.values, sampled.entropy) if exact else None
 
 
