@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from prewrite.errors import ConfigError, ModelNotFoundError  # noqa: E402
 from prewrite.task_models import trunk  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
-from prewrite.task_models.hf import HFTaskModel  # noqa: E402
+from prewrite.task_models.hf import HFTaskModel, pick_dtype  # noqa: E402
 from prewrite.task_models.llama import has_bf16  # noqa: E402
 from prewrite.train.rewriter import load_base as load_rewriter_base  # noqa: E402
 
@@ -165,6 +166,24 @@ def test_order_and_company_of_prompts_change_nothing(folder):
     alone = np.concatenate([task_model.label_logprobs([prompt], LABELS) for prompt in PROMPTS])
     assert np.abs(together - backwards).max() < 1e-4
     assert np.abs(together - alone).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("has_mkldnn", "avx512", "avx512_bf16", "dtype"),
+    [
+        (True, True, True, torch.bfloat16),
+        (True, True, False, torch.float32),  # offered, but slower than fp32
+        (True, False, False, torch.bfloat16),  # ARM
+        (False, False, False, torch.float32),  # where torch has no oneDNN, as on a Mac
+    ],
+)
+def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, has_mkldnn, avx512, avx512_bf16, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_mkldnn)
+    operators = SimpleNamespace(**{"_is_mkldnn_bf16_supported": lambda: True} if has_mkldnn else {})
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    assert pick_dtype("auto", torch.device("cpu")) == dtype
 
 
 def test_an_unknown_dtype_is_refused_by_name(folder):

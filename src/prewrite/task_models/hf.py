@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.task_models.base import Capability
 from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.llama import MODEL_TYPES
+from prewrite.task_models.llama import MODEL_TYPES, has_bf16
 from prewrite.task_models.prefix import Group, batches, group_by_prefix
 from prewrite.task_models.trunk import Cache, is_known, open_trunk
 
@@ -45,7 +45,7 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
     device = device or pick_device()
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_bf16() else torch.float32
 
 
 def load_tokenizer(folder_or_id: str):
@@ -143,7 +143,7 @@ class HFTaskModel:
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
         weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
         self.eos_ids = self._eos_ids(weights.generation_config.eos_token_id)
-        self.trunk = open_trunk(weights)
+        self.trunk = open_trunk(weights, owned=True)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
         self.tokens_per_batch = tokens_per_batch

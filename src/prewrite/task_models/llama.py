@@ -3,7 +3,8 @@
 Same numbers as transformers up to rounding, for inference only. What it saves: queries, keys and values are one
 product, gate and up another; keys and values go into room laid out beforehand; in fp32 LoRA adapters are merged into a
 copy; the last layer computes only the states that are asked for. With `rows` the copy is laid out the way oneDNN
-multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing is gained).
+multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing is gained in fp32, a
+fifth in bf16).
 
 In bf16 the weights, the operands of products and the cache are bf16; the stream that layers add to is fp32, as are the
 norms, so that it is nearer to fp32 than a model run wholly in bf16.
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
+MANY_ROWS = 512  # in bf16 one layout serves all numbers of rows
+MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
 ROPE_TYPES = ("default", "linear", "llama3")  # those whose angles do not depend on the length of the text
 
 
@@ -42,8 +45,14 @@ def is_supported(model: nn.Module) -> bool:
 
 
 def has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 faster than fp32 here."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether the CPU has instructions for bf16, and torch uses them.
+
+    With AVX-512 alone torch offers bf16 too, by way of fp32, which is slower than fp32 itself.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    emulated = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and not emulated
 
 
 class Adapter(NamedTuple):
@@ -132,18 +141,28 @@ class Cache:
 
 
 class Llama:
-    """A copy of `model`'s weights, adapters merged; `rows` lays them out for that many tokens at a time."""
+    """A copy of `model`'s weights, adapters included; `rows` lays them out for that many tokens at a time.
+
+    `owned`: nobody else uses `model`, whose weights are given up as they are copied, so that memory never holds both.
+    """
 
     window = math.inf  # every token looks all the way back
 
-    def __init__(self, model: nn.Module, *, rows: int | None = None):
+    def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps = config.rms_norm_eps
         trunk = model.model
         self.embedding = trunk.embed_tokens.weight.detach()
-        self.layers = [self._layer(layer, rows) for layer in trunk.layers]
+        if self.embedding.dtype == torch.bfloat16 and rows is None:
+            rows = MANY_ROWS
+        self.layers = []
+        for layer in trunk.layers:
+            self.layers.append(self._layer(layer, rows))
+            if owned:
+                for module in projections(layer):
+                    del module.weight
         self.norm = trunk.norm.weight.detach().float()
         self.lm_head = _fused([model.lm_head], rows)
         self.rotary = trunk.rotary_emb
@@ -220,7 +239,7 @@ class Llama:
         """(B * T, heads * size). The queries that share a key head are treated as one head's longer text."""
         count, _, width, size = queries.shape
         grouped = queries.reshape(count, self.key_heads, -1, size)
-        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias)
+        out = attention(grouped, keys, values, bias)
         return out.view(count, self.heads, width, size).transpose(1, 2).reshape(count * width, -1)
 
     def _allowed(self, width: int, before: int, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -248,6 +267,19 @@ class Llama:
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Computed in fp32, returned in the weights' dtype."""
         return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(self.embedding.dtype)
+
+
+def attention(queries, keys, values, bias: torch.Tensor | None) -> torch.Tensor:
+    """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
+
+    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long there and back, so it is left
+    to texts whose scores would need much room.
+    """
+    count, heads, width, size = queries.shape
+    if queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    scores = (queries * size**-0.5) @ keys.transpose(2, 3)
+    return (scores if bias is None else scores + bias).softmax(-1) @ values
 
 
 def projections(layer: nn.Module) -> list[nn.Module]:

@@ -99,9 +99,12 @@ def is_known(model: nn.Module) -> bool:
     return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
-def open_trunk(model: nn.Module, *, rows: int | None = None) -> llama.Llama | Transformers:
-    """`model` as it is now; `rows` says that about so many tokens will go through at a time, if they are few."""
-    return llama.Llama(model, rows=rows) if runs_fast(model) else Transformers(model)
+def open_trunk(model: nn.Module, *, rows: int | None = None, owned: bool = False) -> llama.Llama | Transformers:
+    """`model` as it is now; `rows` says that about so many tokens will go through at a time, if they are few.
+
+    `owned` says that nobody else uses `model`, so that its weights need not be kept beside a copy.
+    """
+    return llama.Llama(model, rows=rows, owned=owned) if runs_fast(model) else Transformers(model)
 
 
 def runs_fast(model: nn.Module) -> bool:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.task_models.llama import Linear, adapters_of, projections, side_by_side
+from prewrite.task_models.llama import Linear, adapters_of, attention, projections, side_by_side
 from prewrite.task_models.trunk import runs_fast
 
 
@@ -239,7 +239,7 @@ class Block:
         """(B, T, heads * size). The queries that share a key head are treated as one head's longer text."""
         count, _, width, size = queries.shape
         grouped = queries.reshape(count, self.key_heads, -1, size)
-        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias)
+        out = attention(grouped, keys, values, bias)
         return out.view(count, self.heads, width, size).transpose(1, 2).reshape(count, width, -1)
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
