@@ -3,8 +3,8 @@
 Same numbers as transformers up to rounding, for inference only. What it saves: queries, keys and values are one
 product, gate and up another; keys and values go into room laid out beforehand; in fp32 LoRA adapters are merged into a
 copy; the last layer computes only the states that are asked for. With `rows` the copy is laid out the way oneDNN
-multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing is gained in fp32, a
-fifth in bf16).
+multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing in fp32, and
+a fifth in bf16).
 
 In bf16 the weights, the operands of products and the cache are bf16; the stream that layers add to is fp32, as are the
 norms, so that it is nearer to fp32 than a model run wholly in bf16.
