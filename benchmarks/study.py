@@ -1,7 +1,9 @@
-"""Studies over conditions, data sets and seeds: what keeps rewrites readable, and which algorithm does best.
+"""Studies over conditions, data sets and seeds: what keeps rewrites readable, which algorithm does best, and what
+more updates bring.
 
     python benchmarks/study.py readability --data FOLDER_OF_DATA_SETS --output runs/study
     python benchmarks/study.py algorithms --data FOLDER_OF_DATA_SETS --output runs/study
+    python benchmarks/study.py longer --data FOLDER_OF_DATA_SETS --output runs/study
 
 Every cell is an ordinary run of `prewrite train` with a recipe and the condition's settings, in a folder of its own
 under `--output`; finished ones are not run again, so a study can be stopped and continued, and studies share cells.
@@ -32,6 +34,9 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 DATA = ("agnews", "sst2", "subj", "demo")
 BARE = ["--warm_start", "none", "--guards", "none", "--min_fidelity", "0"]
 CONTROL = "no learning"
+# As many samples, calls and candidates, from a rewriter that stays as it is: what choosing alone brings.
+NO_LEARNING = ["--learning_rate", "1e-12", "--num_ppo_epochs", "1"]
+LONGER = ["--max_steps", "48", "--eval_steps", "8"]
 STUDIES = {
     "readability": {
         "no guard": [*BARE, "--kl_coef", "0"],
@@ -43,8 +48,11 @@ STUDIES = {
         "PPO": [],
         "GRPO": ["--algorithm", "grpo"],
         "RLOO": ["--algorithm", "rloo"],
-        # As many samples, calls and candidates, from a rewriter that stays as it is: what choosing alone brings.
-        CONTROL: ["--learning_rate", "1e-12", "--num_ppo_epochs", "1"],
+        CONTROL: NO_LEARNING,
+    },
+    "longer": {  # four times the recipes' updates
+        "PPO": LONGER,
+        CONTROL: [*LONGER, *NO_LEARNING],
     },
 }
 
