@@ -1,5 +1,6 @@
 """The supervised phase before RL: what it learns, and when it is made without being asked for."""
 
+import peft
 import pytest
 import torch
 from toy import toy_model
@@ -38,6 +39,15 @@ def test_it_learns_the_pairs_and_the_saved_adapter_is_what_was_learned(base, tmp
         merged, _ = load_base(base, warm_start=tmp_path / "adapter")
         assert torch.allclose(merged(ids).logits, learned, atol=5e-2)  # it is kept in half precision
         assert not torch.allclose(load_base(base)[0](ids).logits, learned, atol=5e-2)
+
+
+def test_saving_asks_no_hub_about_the_embedded_model(base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda *args: asked.append(args))
+    adapted, _ = warm_start(*load_base(base), PAIRS, epochs=1)
+    module.save_adapter(adapted, tmp_path / "adapter", base_model="embedded")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert asked == []
 
 
 def test_auto_makes_one_for_a_small_model_once(base, monkeypatch):

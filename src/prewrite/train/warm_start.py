@@ -195,5 +195,5 @@ def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.half()
     model.peft_config["default"].base_model_name_or_path = HUB_ID if base_model in EMBEDDED_NAMES else base_model
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)  # `auto` would ask the hub about the base model
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
