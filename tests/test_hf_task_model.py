@@ -20,7 +20,7 @@ from transformers import (  # noqa: E402
 
 from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import ConfigError, ModelNotFoundError  # noqa: E402
-from prewrite.task_models import trunk  # noqa: E402
+from prewrite.task_models import llama, trunk  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.embedded import find_gguf  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel, pick_dtype  # noqa: E402
@@ -110,7 +110,9 @@ def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bf16")
-def test_bf16_scores_are_nearly_those_of_fp32(folder, tmp_path, engine):
+@pytest.mark.parametrize("most_scores", [llama.MOST_SCORES, 0], ids=["attention by its parts", "fused attention"])
+def test_bf16_scores_are_nearly_those_of_fp32(folder, tmp_path, engine, monkeypatch, most_scores):
+    monkeypatch.setattr(llama, "MOST_SCORES", most_scores)
     plain(folder)[0].bfloat16().float().save_pretrained(tmp_path)  # weights that bf16 holds as they are
     save_tokenizer(tmp_path)
     exact, rounded = (
@@ -174,7 +176,7 @@ def test_order_and_company_of_prompts_change_nothing(folder):
         (True, True, True, torch.bfloat16),
         (True, True, False, torch.float32),  # offered, but slower than fp32
         (True, False, False, torch.bfloat16),  # ARM
-        (False, False, False, torch.float32),  # where torch has no oneDNN, as on a Mac
+        (False, False, False, torch.float32),  # where torch is built without oneDNN
     ],
 )
 def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, has_mkldnn, avx512, avx512_bf16, dtype):

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from prewrite.task_models.linear import Linear, can_merge, fused, projections
+
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 MANY_ROWS = 512  # in bf16 one layout serves all numbers of rows
 MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
@@ -40,7 +42,7 @@ def is_supported(model: nn.Module) -> bool:
         and getattr(config, "pretraining_tp", 1) == 1
         and not getattr(config, "use_sliding_window", False)
         and rope.get("rope_type", rope.get("type", "default")) in ROPE_TYPES
-        and all(_can_merge(module) for layer in model.model.layers for module in projections(layer))
+        and all(can_merge(module) for layer in model.model.layers for module in projections(layer))
     )
 
 
@@ -53,50 +55,6 @@ def has_bf16() -> bool:
         return False
     emulated = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and not emulated
-
-
-class Adapter(NamedTuple):
-    """LoRA of one projection: W + scale * B A."""
-
-    a: torch.Tensor  # (r, in)
-    b: torch.Tensor  # (out, r)
-    scale: float
-
-
-class LowRank(NamedTuple):
-    """The adapters of projections of one input, side by side: x -> x A' B', scales included."""
-
-    a: torch.Tensor  # (all r, in)
-    b: torch.Tensor  # (out, all r), 0 where a column is not of the row's projection
-
-
-class Linear:
-    """x -> x W' + b for several projections of one input, side by side; optionally laid out for `rows` rows."""
-
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        *,
-        rows: int | None = None,
-        low_rank: LowRank | None = None,
-    ):
-        self.bias, self.low_rank = bias, low_rank
-        self.packed = rows is not None
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in) -> (N, out), in the weights' dtype."""
-        if self.packed:
-            out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        else:
-            out = F.linear(x, self.weight, self.bias)
-        return out if self.low_rank is None else out.addmm_(x @ self.low_rank.a.t(), self.low_rank.b.t())
-
-    def input_gradient(self, upstream: torch.Tensor) -> torch.Tensor:
-        """(N, out) -> (N, in); for weights that are not laid out for rows."""
-        found = upstream @ self.weight
-        return found if self.low_rank is None else found.addmm_(upstream @ self.low_rank.b, self.low_rank.a)
 
 
 class Layer(NamedTuple):
@@ -164,7 +122,7 @@ class Llama:
                 for module in projections(layer):
                     del module.weight
         self.norm = trunk.norm.weight.detach().float()
-        self.lm_head = _fused([model.lm_head], rows)
+        self.lm_head = fused([model.lm_head], rows)
         self.rotary = trunk.rotary_emb
 
     def _layer(self, layer: nn.Module, rows: int | None) -> Layer:
@@ -173,10 +131,10 @@ class Llama:
         if hasattr(attention, "q_norm"):
             qk_norms = attention.q_norm.weight.detach().float(), attention.k_norm.weight.detach().float()
         return Layer(
-            _fused([attention.q_proj, attention.k_proj, attention.v_proj], rows),
-            _fused([attention.o_proj], rows),
-            _fused([mlp.gate_proj, mlp.up_proj], rows),
-            _fused([mlp.down_proj], rows),
+            fused([attention.q_proj, attention.k_proj, attention.v_proj], rows),
+            fused([attention.o_proj], rows),
+            fused([mlp.gate_proj, mlp.up_proj], rows),
+            fused([mlp.down_proj], rows),
             (layer.input_layernorm.weight.detach().float(), layer.post_attention_layernorm.weight.detach().float()),
             qk_norms,
         )
@@ -280,82 +238,3 @@ def attention(queries, keys, values, bias: torch.Tensor | None) -> torch.Tensor:
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     scores = (queries * size**-0.5) @ keys.transpose(2, 3)
     return (scores if bias is None else scores + bias).softmax(-1) @ values
-
-
-def projections(layer: nn.Module) -> list[nn.Module]:
-    """The seven linear layers of a transformers block."""
-    attention, mlp = layer.self_attn, layer.mlp
-    return [
-        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-    ]  # fmt: skip
-
-
-def _can_merge(module: nn.Module) -> bool:
-    """A plain linear layer, or one with plain LoRA on it."""
-    if type(module) is nn.Linear:
-        return True
-    return (
-        hasattr(module, "lora_variant")
-        and type(module.get_base_layer()) is nn.Linear
-        and not module.lora_variant
-        and not any(module.lora_bias.values())
-    )
-
-
-def adapters_of(module: nn.Module) -> list[Adapter]:
-    """The LoRA adapters that are at work on a projection."""
-    if type(module) is nn.Linear or module.disable_adapters:
-        return []
-    names = [name for name in module.active_adapters if name in module.lora_A]
-    return [Adapter(module.lora_A[n].weight, module.lora_B[n].weight, module.scaling[n]) for n in names]
-
-
-def side_by_side(weights: list[torch.Tensor], adapters: list[list[Adapter]]) -> LowRank | None:
-    """One low-rank product for the adapters of each of `weights`, in their dtype; None without adapters.
-
-    bf16 adapters stay apart: a change of a weight below a part in 256 would be rounded away in it.
-    """
-    kind = weights[0].dtype
-    all_a = [adapter.a.detach().to(kind) for group in adapters for adapter in group]
-    if not all_a:
-        return None
-    ranks = [sum(len(adapter.a) for adapter in group) for group in adapters]
-    b = weights[0].new_zeros(sum(map(len, weights)), sum(ranks))
-    row = column = 0
-    for weight, group in zip(weights, adapters, strict=True):
-        for adapter in group:
-            b[row : row + len(weight), column : column + len(adapter.a)] = adapter.scale * adapter.b.detach()
-            column += len(adapter.a)
-        row += len(weight)
-    return LowRank(torch.cat(all_a), b)
-
-
-def _fused(modules: list[nn.Module], rows: int | None) -> Linear:
-    bases = [getattr(module, "base_layer", module) for module in modules]
-    low_rank = None
-    if bases[0].weight.dtype == torch.float32:
-        weights = [_merged_weight(module) for module in modules]
-    else:
-        weights = [base.weight.detach() for base in bases]
-        unmerged = [[] if getattr(module, "merged", False) else adapters_of(module) for module in modules]
-        low_rank = side_by_side(weights, unmerged)
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    biases = [base.bias for base in bases]
-    if all(bias is None for bias in biases):
-        return Linear(weight, None, rows=rows, low_rank=low_rank)
-    bias = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
-    return Linear(weight, torch.cat(bias), rows=rows, low_rank=low_rank)
-
-
-@torch.no_grad()
-def _merged_weight(module: nn.Module) -> torch.Tensor:
-    if type(module) is nn.Linear:
-        return module.weight.detach()
-    weight = module.base_layer.weight.detach()
-    if module.merged or module.disable_adapters:
-        return weight
-    for adapter in module.active_adapters:
-        if adapter in module.lora_A:
-            weight = weight + module.get_delta_weight(adapter)
-    return weight

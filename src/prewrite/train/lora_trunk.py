@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.task_models.llama import Linear, adapters_of, attention, projections, side_by_side
+from prewrite.task_models.linear import Linear, adapters_of, fused_bias, projections, side_by_side
+from prewrite.task_models.llama import attention
 from prewrite.task_models.trunk import runs_fast
 
 
@@ -109,11 +110,7 @@ class Projection:
     def __init__(self, modules: list[nn.Module]):
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.weights = [base.weight.detach() for base in bases]
-        biases = [base.bias for base in bases]
-        self.bias = None
-        if any(bias is not None for bias in biases):
-            pairs = zip(biases, self.weights, strict=True)
-            self.bias = torch.cat([w.new_zeros(len(w)) if bias is None else bias.detach() for bias, w in pairs])
+        self.bias = fused_bias(bases)
         self.adapters = [adapters_of(module) for module in modules]
 
     @property

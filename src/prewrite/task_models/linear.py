@@ -1,0 +1,133 @@
+"""The linear layers of a transformers block, with or without LoRA, as few products as they can be."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Adapter(NamedTuple):
+    """LoRA of one projection: W + scale * B A."""
+
+    a: torch.Tensor  # (r, in)
+    b: torch.Tensor  # (out, r)
+    scale: float
+
+
+class LowRank(NamedTuple):
+    """The adapters of projections of one input, side by side: x -> x A' B', scales included."""
+
+    a: torch.Tensor  # (all r, in)
+    b: torch.Tensor  # (out, all r), 0 where a column is not of the row's projection
+
+
+class Linear:
+    """x -> x W' + b for several projections of one input, side by side; optionally laid out for `rows` rows."""
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        rows: int | None = None,
+        low_rank: LowRank | None = None,
+    ):
+        self.bias, self.low_rank = bias, low_rank
+        self.packed = rows is not None
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in) -> (N, out), in the weights' dtype."""
+        if self.packed:
+            out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        else:
+            out = F.linear(x, self.weight, self.bias)
+        return out if self.low_rank is None else out.addmm_(x @ self.low_rank.a.t(), self.low_rank.b.t())
+
+    def input_gradient(self, upstream: torch.Tensor) -> torch.Tensor:
+        """(N, out) -> (N, in); for weights that are not laid out for rows."""
+        found = upstream @ self.weight
+        return found if self.low_rank is None else found.addmm_(upstream @ self.low_rank.b, self.low_rank.a)
+
+
+def projections(layer: nn.Module) -> list[nn.Module]:
+    """The seven linear layers of a transformers block."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+    ]  # fmt: skip
+
+
+def can_merge(module: nn.Module) -> bool:
+    """A plain linear layer, or one with plain LoRA on it."""
+    if type(module) is nn.Linear:
+        return True
+    return (
+        hasattr(module, "lora_variant")
+        and type(module.get_base_layer()) is nn.Linear
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
+    )
+
+
+def adapters_of(module: nn.Module) -> list[Adapter]:
+    """The LoRA adapters that are at work on a projection, beside its weight."""
+    if type(module) is nn.Linear or module.disable_adapters or module.merged:
+        return []
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    return [Adapter(module.lora_A[n].weight, module.lora_B[n].weight, module.scaling[n]) for n in names]
+
+
+def side_by_side(weights: list[torch.Tensor], adapters: list[list[Adapter]]) -> LowRank | None:
+    """One low-rank product for the adapters of each of `weights`, in their dtype; None without adapters.
+
+    bf16 adapters stay apart: a change of a weight below a part in 256 would be rounded away in it.
+    """
+    kind = weights[0].dtype
+    all_a = [adapter.a.detach().to(kind) for group in adapters for adapter in group]
+    if not all_a:
+        return None
+    b = weights[0].new_zeros(sum(map(len, weights)), sum(map(len, all_a)))
+    row = column = 0
+    for weight, group in zip(weights, adapters, strict=True):
+        for adapter in group:
+            b[row : row + len(weight), column : column + len(adapter.a)] = adapter.scale * adapter.b.detach()
+            column += len(adapter.a)
+        row += len(weight)
+    return LowRank(torch.cat(all_a), b)
+
+
+def fused_bias(bases: list[nn.Linear]) -> torch.Tensor | None:
+    """The biases of projections side by side, 0 for those without one; None if none has one."""
+    if all(base.bias is None for base in bases):
+        return None
+    return torch.cat([b.weight.new_zeros(len(b.weight)) if b.bias is None else b.bias.detach() for b in bases])
+
+
+def fused(modules: list[nn.Module], rows: int | None) -> Linear:
+    """Projections of one input as one, adapters included: merged in fp32, apart in bf16."""
+    bases = [getattr(module, "base_layer", module) for module in modules]
+    low_rank = None
+    if bases[0].weight.dtype == torch.float32:
+        weights = [_merged_weight(module) for module in modules]
+    else:
+        weights = [base.weight.detach() for base in bases]
+        low_rank = side_by_side(weights, [adapters_of(module) for module in modules])
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    return Linear(weight, fused_bias(bases), rows=rows, low_rank=low_rank)
+
+
+def _merged_weight(module: nn.Module) -> torch.Tensor:
+    if type(module) is nn.Linear:
+        return module.weight.detach()
+    weight = module.base_layer.weight.detach()
+    if module.merged or module.disable_adapters:
+        return weight
+    for adapter in module.active_adapters:
+        if adapter in module.lora_A:
+            weight = weight + module.get_delta_weight(adapter).detach()
+    return weight
