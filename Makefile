@@ -16,8 +16,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 test-latest: $(LATEST)/.dev
-	$(LATEST)/bin/python -m pytest tests/test_grpo.py tests/test_trl_group.py tests/test_policy.py \
-		tests/test_reward_model.py tests/test_hf_task_model.py
+	$(LATEST)/bin/python -m pytest tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \
+		tests/train/test_reward_model.py tests/task_models/test_hf.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

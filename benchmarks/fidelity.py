@@ -13,9 +13,9 @@ import argparse
 
 import numpy as np
 
-from prewrite.english import content_words
-from prewrite.fidelity import Fidelity
-from prewrite.rewards import MIN_FIDELITY
+from prewrite.scoring.fidelity import Fidelity
+from prewrite.scoring.guards.english import content_words
+from prewrite.scoring.rewards import MIN_FIDELITY
 from prewrite.task_models.hf import HFTaskModel
 from prewrite.train.warm_start import load_pairs
 

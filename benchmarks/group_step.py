@@ -27,9 +27,9 @@ PARTS = {"TRL's passes": False, "prompts read once": True}
 def run_part(shared: bool, algorithm: str, updates: int, dry: bool) -> dict:
     """One part in this process; seconds of each update but the first."""
     from prewrite.data import PRewriteDataset
-    from prewrite.evaluator import Evaluator
+    from prewrite.rewriter.starter import load_base, starter_adapter
+    from prewrite.scoring.evaluator import Evaluator
     from prewrite.train.grpo import TRAINERS
-    from prewrite.train.rewriter import load_base, starter_adapter
     from prewrite.train.trl_group import SharedPrompts
     from prewrite.types import RewriteExample
 

@@ -22,14 +22,15 @@ import ppo_step
 
 def packed_trunk() -> None:
     """Forward and gradients by transformers, PEFT and autograd, on padded rows."""
-    from prewrite.train import lora_trunk
+    from prewrite.lm import lora
 
-    lora_trunk.computes = lambda model: False
+    lora.computes = lambda model: False
 
 
 def shared_prompt() -> None:
     """Each rollout brings its own copy of the prompt."""
-    from prewrite.train import policy, ppo
+    from prewrite.rewriter import policy
+    from prewrite.train import ppo
 
     def copies(prompts, rows, *rest):
         return policy.pad_prompts([prompts[row] for row in rows], range(len(rows)), *rest)
@@ -39,22 +40,21 @@ def shared_prompt() -> None:
 
 def lean_decoding() -> None:
     """Tokens are sampled from transformers' forward pass and growing cache."""
-    from prewrite.task_models import trunk
-    from prewrite.train import decode
+    from prewrite.lm import sampling, trunk
 
-    decode.open_trunk = lambda model, rows=None: trunk.Transformers(model)
+    sampling.open_trunk = lambda model, rows=None: trunk.Transformers(model)
 
 
 def scores_from_sampling() -> None:
     """Old log-probabilities and values come from a forward pass, not from sampling."""
-    from prewrite.train import policy
+    from prewrite.rewriter import policy
 
     policy.runs_fast = lambda model: False
 
 
 def chunked_logits() -> None:
     """The logits of all completion tokens at once."""
-    from prewrite.train import policy
+    from prewrite.rewriter import policy
 
     policy.LOGIT_CHUNK = 10**9
 

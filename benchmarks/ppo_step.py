@@ -79,7 +79,7 @@ def matmul_rate(dtype) -> float:
 
 
 def load(dry: bool, dtype: str = "auto"):
-    from prewrite.train.rewriter import load_base
+    from prewrite.rewriter.starter import load_base
 
     model, tokenizer = load_base("embedded", dtype=dtype)
     return cut(model, dry), tokenizer
@@ -115,11 +115,11 @@ def run_stock(dry: bool, updates: int, *, lora: bool) -> list[dict]:
     from trl import PPOConfig, PPOTrainer
     from trl.trainer import ppo_trainer
 
-    from prewrite.meta_prompts import build_meta_prompt
-    from prewrite.task_models.embedded import resolve_model
-    from prewrite.task_models.hf import pick_dtype
+    from prewrite.lm.embedded import resolve_model
+    from prewrite.lm.loading import pick_dtype
+    from prewrite.rewriter.meta_prompts import build_meta_prompt
+    from prewrite.rewriter.rewriter import query_ids
     from prewrite.train.ppo import clear_sampling_defaults  # also silences TRL's notice
-    from prewrite.train.rewriter import query_ids
 
     class ConstantReward(torch.nn.Module):
         """What TRL reads from a reward model: a backbone and a score per position."""
@@ -195,7 +195,7 @@ class ConstantGrades:
     """A reward that costs nothing and differs between rewrites."""
 
     def __call__(self, rewrites, instruction, examples, *, step=0):
-        from prewrite.rewards import Graded
+        from prewrite.scoring.rewards import Graded
         from prewrite.types import Reward
 
         scores = [at / len(rewrites) for at in range(len(rewrites))]
@@ -205,11 +205,11 @@ class ConstantGrades:
 def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
     """Our trainer; phases timed from outside, by wrapping its methods."""
     from prewrite.data import PRewriteDataset, load_splits
-    from prewrite.evaluator import Evaluator
-    from prewrite.rewards import TaskReward
-    from prewrite.train import decode
+    from prewrite.lm import sampling
+    from prewrite.rewriter.starter import load_base, starter_adapter
+    from prewrite.scoring.evaluator import Evaluator
+    from prewrite.scoring.rewards import TaskReward
     from prewrite.train.ppo import PRewritePPOTrainer
-    from prewrite.train.rewriter import load_base, starter_adapter
     from prewrite.types import RewriteExample
 
     counted = Counted()
@@ -236,7 +236,7 @@ def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
     if not with_task:
         trainer.stop_token_id = -1  # no early end, as stock has none
     trainer.save_checkpoint = lambda: None
-    times.timed(decode, "sample", "rollout")
+    times.timed(sampling, "sample", "rollout")
     times.timed(trainer, "_forward", "reference")
     times.timed(trainer, "score", "task model")
     plain_update = trainer.update
@@ -317,7 +317,7 @@ def run_part(part: str, dry: bool, updates: int) -> dict:
     """One part, in this process."""
     import torch
 
-    from prewrite.task_models.hf import pick_dtype
+    from prewrite.lm.loading import pick_dtype
 
     dtype = torch.float32 if part == "stock" else pick_dtype()
     rates = [matmul_rate(dtype)]

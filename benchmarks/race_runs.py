@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prewrite.config import TrainConfig
-from prewrite.opening import open_evaluator, open_splits
+from prewrite.choosing.candidates import Candidate
+from prewrite.choosing.race import select
+from prewrite.choosing.stats import paired_bootstrap
+from prewrite.run.build import open_evaluator, open_splits
+from prewrite.run.config import TrainConfig
 from prewrite.run_folder import RunFolder
-from prewrite.search import Candidate, select
-from prewrite.stats import paired_bootstrap
 
 
 def main() -> None:

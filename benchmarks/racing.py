@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from prewrite.search import Candidate, Selection, corrected_estimate, select
-from prewrite.stats import mean_interval, paired_bootstrap
+from prewrite.choosing.candidates import Candidate
+from prewrite.choosing.race import Selection, corrected_estimate, select
+from prewrite.choosing.stats import mean_interval, paired_bootstrap
 from prewrite.types import RewriteExample
 
 CANDIDATES, DEV, TEST = 16, 200, 500

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prewrite.config import TrainConfig
-from prewrite.opening import open_evaluator, open_splits
+from prewrite.choosing.stats import paired_bootstrap
+from prewrite.run.build import open_evaluator, open_splits
+from prewrite.run.config import TrainConfig
+from prewrite.run.train import open_tasks
 from prewrite.run_folder import RunFolder
-from prewrite.stats import paired_bootstrap
-from prewrite.train.run import open_tasks
 
 
 class Greedy(NamedTuple):

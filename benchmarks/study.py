@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from prewrite.config import TrainConfig
-from prewrite.evaluate import Evaluation, evaluate
-from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards
-from prewrite.opening import open_evaluator, open_splits
+from prewrite.choosing.evaluate import Evaluation, evaluate
+from prewrite.choosing.stats import paired_bootstrap
+from prewrite.run.build import open_evaluator, open_splits
+from prewrite.run.config import TrainConfig
+from prewrite.run.train import open_tasks
 from prewrite.run_folder import RunFolder
-from prewrite.stats import paired_bootstrap
-from prewrite.train.run import open_tasks
+from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 DATA = ("agnews", "sst2", "subj", "demo")
@@ -167,7 +167,7 @@ def print_means(given: argparse.Namespace, cells, conditions) -> None:
 
 
 def print_evened(given: argparse.Namespace, cells, conditions) -> None:
-    """As `print_means`, with labels evened out under both instructions (`prewrite.stats.even_out`)."""
+    """As `print_means`, with labels evened out under both instructions (`prewrite.choosing.stats.even_out`)."""
     groups: dict[tuple[str, str], list[Evaluation]] = {}
     for data, name, _, run, result in finished(given, cells, conditions):
         config = TrainConfig(**RunFolder.read_json(run.config)["config"])

@@ -74,8 +74,8 @@ class Naive:
     def __init__(self) -> None:
         import torch
 
-        from prewrite.task_models.embedded import resolve_model
-        from prewrite.task_models.hf import load_causal_lm, load_tokenizer
+        from prewrite.lm.embedded import resolve_model
+        from prewrite.lm.loading import load_causal_lm, load_tokenizer
 
         folder = resolve_model("embedded")
         self.tokenizer, self.model = load_tokenizer(folder), load_causal_lm(folder, torch.float32).eval()
@@ -99,8 +99,8 @@ class Floor:
     """Only the matrix products that shared-prefix scoring cannot avoid, on random numbers of the model's shapes."""
 
     def __init__(self, inner: Any) -> None:
-        from prewrite.task_models.embedded import resolve_model
-        from prewrite.task_models.hf import load_causal_lm
+        from prewrite.lm.embedded import resolve_model
+        from prewrite.lm.loading import load_causal_lm
 
         self.inner = inner
         self.model = load_causal_lm(resolve_model("embedded"), inner.dtype)
@@ -108,7 +108,7 @@ class Floor:
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> Any:
         import torch
 
-        from prewrite.task_models.prefix import batches, group_by_prefix
+        from prewrite.lm.prefix import batches, group_by_prefix
 
         model, dtype = self.model, self.inner.dtype
         layers = [m.weight for m in model.base_model.modules() if isinstance(m, torch.nn.Linear)]
@@ -161,7 +161,7 @@ def speed(args: argparse.Namespace) -> None:
     """Examples per second: a row per engine, best / median of the rounds."""
     import torch
 
-    from prewrite.task_models.hf import pick_dtype
+    from prewrite.lm.loading import pick_dtype
 
     found = chosen(args, engines(args.server, args.concurrency), ("naive fp32", FLOOR))
     if pick_dtype() == torch.float32:

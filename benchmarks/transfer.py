@@ -17,13 +17,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from prewrite.config import TrainConfig
+from prewrite.choosing.evaluate import evaluate
 from prewrite.data import load_splits
-from prewrite.evaluate import evaluate
-from prewrite.opening import open_evaluator
+from prewrite.rewriter.rewriter import Rewriter
+from prewrite.rewriter.starter import starter_adapter
+from prewrite.run.build import open_evaluator
+from prewrite.run.config import TrainConfig
+from prewrite.run.train import train_rewriter
 from prewrite.run_folder import RunFolder
-from prewrite.train.rewriter import Rewriter, starter_adapter
-from prewrite.train.run import train_rewriter
 
 HELD_OUT = "subj,sst5,ii_sentiment,ii_rhymes,ii_diff,ii_singular_to_plural,ii_translation_en_es"
 # Sets of the same kind of task as a held-out one leave the training mixture too: unseen means unseen.

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prewrite.data import PRewriteDataset
-from prewrite.evaluator import Evaluator
-from prewrite.rewards import TaskReward
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
 

@@ -8,9 +8,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from prewrite.evaluate import evaluate, few_shot_instruction
+from prewrite.choosing.candidates import Candidate
+from prewrite.choosing.evaluate import evaluate, few_shot_instruction
+from prewrite.choosing.race import corrected_estimate, select
 from prewrite.run_folder import RunFolder
-from prewrite.search import Candidate, corrected_estimate, select
 from prewrite.types import Answer, RewriteExample
 
 LABELS = ("billing", "delivery", "returns", "technical")

@@ -10,7 +10,7 @@ import pytest
 
 from prewrite.cli.demo import DEMO
 from prewrite.cli.main import COMMANDS, main
-from prewrite.config import TaskConfig, TrainConfig
+from prewrite.run.config import TaskConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from prewrite.errors import RunFolderError
-from prewrite.run_folder import RunFolder, write_atomic
+from prewrite.files import write_atomic
+from prewrite.run_folder import RunFolder
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -9,19 +9,19 @@ from typing import Any
 __version__ = metadata.version("prewrite")
 
 _EXPORTS = {
-    "Evaluator": "prewrite.evaluator",
+    "Evaluator": "prewrite.scoring.evaluator",
     "PRewriteDataset": "prewrite.data",
     "PRewritePPOTrainer": "prewrite.train.ppo",
-    "Rewriter": "prewrite.train.rewriter",
+    "Rewriter": "prewrite.rewriter.rewriter",
     "RewriteExample": "prewrite.types",
     "ScriptedTaskModel": "prewrite.task_models.scripted",
-    "TaskReward": "prewrite.rewards",
-    "TrainConfig": "prewrite.config",
-    "compute_reward": "prewrite.rewards",
+    "TaskReward": "prewrite.scoring.rewards",
+    "TrainConfig": "prewrite.run.config",
+    "compute_reward": "prewrite.scoring.rewards",
     "load_splits": "prewrite.data",
     "open_task_model": "prewrite.task_models.registry",
-    "run_training": "prewrite.train.run",
-    "select": "prewrite.search",
+    "run_training": "prewrite.run.train",
+    "select": "prewrite.choosing.race",
 }
 __all__ = ["__version__", *_EXPORTS]
 

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def to_json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """JSON as people read it; half a surrogate pair, which UTF-8 cannot hold, is escaped. NaN is refused."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return json.dumps(value, indent=indent, allow_nan=False) if _LONE_SURROGATE.search(text) else text
+from prewrite.files import to_json, write_atomic
 
 
 class RunFolder:

@@ -113,7 +113,7 @@ def main() -> None:
     if args.what == "install":
         install(args.venv)
         return
-    from prewrite.task_models.embedded import resolve_model
+    from prewrite.lm.embedded import resolve_model
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the server would outlive this process
     with VLLMServer(args.venv, resolve_model(args.model), args.port, dtype=args.dtype) as server:

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print or write the comparison."""
+    from prewrite.files import write_atomic
     from prewrite.report.compare import compare_markdown, compare_runs
-    from prewrite.run_folder import write_atomic
 
     if namespace.output is None:
         print(compare_markdown(namespace.runs))

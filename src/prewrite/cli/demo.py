@@ -8,7 +8,7 @@ from typing import Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.train import train_and_print
-from prewrite.config import TrainConfig
+from prewrite.run.config import TrainConfig
 
 DEMO: dict[str, Any] = {
     "dataset": ["demo"],

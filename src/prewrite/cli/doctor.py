@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print versions, then one tiny call per capability of each task model; 2 if any failed."""
-    from prewrite.task_models.doctor import NOT_OFFERED, check_task_model
-    from prewrite.task_models.embedded import find_gguf
+    from prewrite.lm.embedded import find_gguf
+    from prewrite.task_models.checks import NOT_OFFERED, check_task_model
     from prewrite.task_models.registry import open_task_model
 
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")

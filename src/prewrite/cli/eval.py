@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 
 from prewrite.cli.options import add_options, build_config
-from prewrite.config import TaskConfig
 from prewrite.errors import ConfigError
+from prewrite.run.config import TaskConfig
 
 SPLITS = ("test", "dev", "train")
 
@@ -29,8 +29,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(TaskConfig, namespace)
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
-    from prewrite.evaluate import evaluate, evened_note
-    from prewrite.opening import open_evaluator, open_rows
+    from prewrite.choosing.evaluate import evaluate, evened_note
+    from prewrite.run.build import open_evaluator, open_rows
 
     rows = list(open_rows(config, namespace.split, config.instruction))[: namespace.limit]
     instructions = {"initial": rows[0].instruction}

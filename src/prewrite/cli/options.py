@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from prewrite.config import field_type
 from prewrite.errors import ConfigError
+from prewrite.run.config import field_type
 
 Config = TypeVar("Config")
 

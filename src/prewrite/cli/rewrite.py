@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.train import require_training
-from prewrite.config import STRATEGIES, TaskConfig
 from prewrite.errors import ConfigError
-from prewrite.guards import DEFAULT_GUARDS, GuardContext, check_guards, language_note
+from prewrite.run.config import STRATEGIES, TaskConfig
+from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, language_note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +52,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
     if note := language_note(instruction):
         print(f"warning: {note}", file=sys.stderr)
-    from prewrite.opening import open_evaluator, open_fidelity, open_rows
-    from prewrite.train.rewriter import Rewriter
+    from prewrite.rewriter.rewriter import Rewriter
+    from prewrite.run.build import open_evaluator, open_fidelity, open_rows
 
     rewriter = Rewriter.load(namespace.model_dir)
     if namespace.strategy == "I":
@@ -80,9 +80,10 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         from dataclasses import replace
 
-        from prewrite.rewards import TaskReward
-        from prewrite.search import propose, select
-        from prewrite.train.choose import active_guards, split_by_guards
+        from prewrite.choosing.candidates import propose
+        from prewrite.choosing.race import select
+        from prewrite.run.measure import active_guards, split_by_guards
+        from prewrite.scoring.rewards import TaskReward
 
         rows = [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
         evaluator = open_evaluator(config)

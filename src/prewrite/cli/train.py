@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from prewrite.cli.options import add_options, build_config
-from prewrite.config import TrainConfig
 from prewrite.errors import MissingDependencyError
+from prewrite.run.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
     """Run the training and say what came of it; the exit code."""
     require_training()
-    from prewrite.train.run import run_training
+    from prewrite.run.train import run_training
 
     result = run_training(config, argv)
     if not result:  # another process measures and prints
@@ -45,7 +45,7 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Before and after, in lines that a person reads."""
-    from prewrite.evaluate import evened_note
+    from prewrite.choosing.evaluate import evened_note
 
     print(f"\nInitial instruction: {result['instruction']}")
     print(f"Rewrite:             {result['rewrite']}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prewrite.cli.train import require_training
 from prewrite.errors import ConfigError, RunFolderError
-from prewrite.rewards import REWARD_MODEL_FILE
 from prewrite.run_folder import RunFolder
+from prewrite.scoring.rewards import REWARD_MODEL_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from prewrite.data.hub import PREFIX, read_hub
 from prewrite.data.readers import BATCH_ROWS, read_file
 from prewrite.data.rows import FIELDS, Record, RowFormat, decode_choices, show
-from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, Splits, assign_splits, check_fractions, content_keys
+from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, assign_splits, check_fractions, content_keys
 from prewrite.data.table import Rows, Source, build_rows
 from prewrite.errors import DataError
 from prewrite.types import RewriteExample
@@ -303,3 +304,44 @@ class PRewriteDataset:
             row["template"],
             choices,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Three disjoint sets of rows: `train` teaches, `dev` chooses, `test` is opened once."""
+
+    train: PRewriteDataset
+    dev: PRewriteDataset
+    test: PRewriteDataset
+    seed: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out of train or dev because they stand in a later split too, by split."""
+
+    def __iter__(self) -> Iterator[PRewriteDataset]:
+        """So that `train, dev, test = dataset.split()` works."""
+        return iter((self.train, self.dev, self.test))
+
+    def notes(self) -> list[str]:
+        """Sentences on what was left out, empty if nothing was: for the command line and the report."""
+        notes = [
+            f"{count} of the {name} rows left out: they stand in {'test' if name == 'dev' else 'dev or test'} too"
+            for name, count in self.dropped.items()
+            if count
+        ]
+        sources = {part.source.name: part.source for part in (self.train, self.dev, self.test)}
+        for source in sources.values():
+            for rule, count in source.skipped.items():
+                notes.append(f"{source.name}: {count} bad rows left out: {rule} ({source.first_skipped[rule]})")
+        return notes
+
+    def to_json(self) -> dict[str, Any]:
+        """What `splits.json` holds: seed, dropped rows, and per split its source, count and rows.
+
+        `rows` is "all" where the split is every good row of its source, else the row numbers in it, from 0.
+        """
+        parts = dict(zip(SPLIT_NAMES, (self.train, self.dev, self.test), strict=True))
+        return {
+            "seed": self.seed,
+            "dropped": dict(self.dropped),
+            **{name: {"count": len(part), **part.provenance()} for name, part in parts.items()},
+        }

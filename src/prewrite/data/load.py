@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prewrite.data.dataset import PRewriteDataset
+from prewrite.data.dataset import PRewriteDataset, Splits
 from prewrite.data.hub import PREFIX
 from prewrite.data.readers import READERS
 from prewrite.data.rows import show
-from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, Splits
+from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES
 from prewrite.errors import DataError
 
 _FILE_STEMS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}

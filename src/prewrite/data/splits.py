@@ -1,4 +1,4 @@
-"""Train, dev and test: which row goes where, and the record of it.
+"""Train, dev and test: which row goes where.
 
 Rows that are the same after normalisation form one group, and a group is never divided. Groups are dealt out stratum
 by stratum (instruction, and label where the task is classification) to whichever split is furthest below its share,
@@ -9,62 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError
 
-if TYPE_CHECKING:
-    from prewrite.data.dataset import PRewriteDataset
-
 SPLIT_NAMES = ("train", "dev", "test")
 DEFAULT_FRACTIONS = (0.6, 0.2, 0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """Three disjoint sets of rows: `train` teaches, `dev` chooses, `test` is opened once."""
-
-    train: PRewriteDataset
-    dev: PRewriteDataset
-    test: PRewriteDataset
-    seed: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows left out of train or dev because they stand in a later split too, by split."""
-
-    def __iter__(self) -> Iterator[PRewriteDataset]:
-        """So that `train, dev, test = dataset.split()` works."""
-        return iter((self.train, self.dev, self.test))
-
-    def notes(self) -> list[str]:
-        """Sentences on what was left out, empty if nothing was: for the command line and the report."""
-        notes = [
-            f"{count} of the {name} rows left out: they stand in {'test' if name == 'dev' else 'dev or test'} too"
-            for name, count in self.dropped.items()
-            if count
-        ]
-        sources = {part.source.name: part.source for part in (self.train, self.dev, self.test)}
-        for source in sources.values():
-            for rule, count in source.skipped.items():
-                notes.append(f"{source.name}: {count} bad rows left out: {rule} ({source.first_skipped[rule]})")
-        return notes
-
-    def to_json(self) -> dict[str, Any]:
-        """What `splits.json` holds: seed, dropped rows, and per split its source, count and rows.
-
-        `rows` is "all" where the split is every good row of its source, else the row numbers in it, from 0.
-        """
-        parts = dict(zip(SPLIT_NAMES, (self.train, self.dev, self.test), strict=True))
-        return {
-            "seed": self.seed,
-            "dropped": dict(self.dropped),
-            **{name: {"count": len(part), **part.provenance()} for name, part in parts.items()},
-        }
 
 
 def content_keys(pairs: Iterable[tuple[str, str]]) -> NDArray[np.uint64]:

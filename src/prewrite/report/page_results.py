@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prewrite.choosing.evaluate import evened_note
 from prewrite.errors import RunFolderError
-from prewrite.evaluate import evened_note
 from prewrite.report.charts import Chart, forest, grouped_bars, reliability, shorten
 from prewrite.report.formats import cut
 

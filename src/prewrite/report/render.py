@@ -12,12 +12,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from prewrite.files import write_atomic
 from prewrite.report.charts import shorten
 from prewrite.report.formats import duration, percent, pvalue, signed
 from prewrite.report.markdown import render_markdown
 from prewrite.report.page import build_page
 from prewrite.report.read import read_run
-from prewrite.run_folder import RunFolder, write_atomic
+from prewrite.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

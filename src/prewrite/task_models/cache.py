@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from prewrite.errors import TaskModelError
+from prewrite.files import cache_dir
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.stream import Batch, Reply, Value, Wrapper, stream
-from prewrite.user_cache import cache_dir
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

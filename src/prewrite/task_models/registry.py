@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prewrite.errors import ConfigError
+from prewrite.lm.embedded import EMBEDDED_NAMES
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.budget import Budget, BudgetTaskModel
 from prewrite.task_models.cache import AnswerCache, CachedTaskModel
 from prewrite.task_models.counting import CountingTaskModel, Usage
-from prewrite.task_models.embedded import EMBEDDED_NAMES
 
 BACKENDS = {
     "hf": ("prewrite.task_models.hf", "HFTaskModel"),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prewrite.data import PRewriteDataset
-from prewrite.rewards import TaskReward
+from prewrite.scoring.rewards import TaskReward
 from prewrite.train import processes
 from prewrite.types import RewriteExample
 

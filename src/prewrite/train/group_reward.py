@@ -14,7 +14,7 @@ from typing import NamedTuple
 from accelerate.utils import gather_object
 
 from prewrite.data import PRewriteDataset
-from prewrite.rewards import Graded, TaskReward
+from prewrite.scoring.rewards import Graded, TaskReward
 from prewrite.train.steps import draw_examples, grade
 from prewrite.types import Reward, RewriteExample
 

@@ -30,18 +30,19 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import RunFolderError
-from prewrite.evaluator import Evaluator
-from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
-from prewrite.rewards import TaskReward
+from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, query_ids, save_rewriter
+from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.rewards import TaskReward
 from prewrite.train import checkpoint, processes
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.kl import KLController
 from prewrite.train.mixture import Mixture
-from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.train.rewriter import Rewriter, RewriterSettings, load_base, query_ids, save_rewriter
 from prewrite.train.steps import Clock, clear_sampling_defaults, rollout_rows, summarise
 from prewrite.train.trl_group import (
     TRL_KEYS,

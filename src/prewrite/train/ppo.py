@@ -5,7 +5,7 @@
 `PRewritePPOTrainer` is a `trl.PPOTrainer` (0.25): TRL gives configuration, PEFT wrapping, optimiser, scheduler,
 accelerate, callbacks and logging. `train` and these five methods are ours: one prompt pass per instruction, one
 task-model call per update, exact resume. On a fixed batch in fp32 the losses are TRL's
-(tests/test_ppo_matches_trl.py).
+(tests/train/test_ppo_matches_trl.py).
 
 Where it departs from the paper (arXiv 2401.08189): the paper names PPO, a KL penalty and GAE and gives no number; all
 hyperparameters here are ours. The KL penalty is in the reward of each token (InstructGPT's form, and TRL's). The KL
@@ -28,18 +28,19 @@ from transformers import set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import BudgetExceededError, TaskModelError
-from prewrite.evaluator import Evaluator
-from prewrite.meta_prompts import extract_rewrite, load_meta_prompt
-from prewrite.rewards import Graded, TaskReward
+from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
+from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, decode, query_ids, save_rewriter
+from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.rewards import Graded, TaskReward
 from prewrite.task_models.stream import answers_elsewhere
 from prewrite.train import checkpoint, processes
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
 from prewrite.train.mixture import Mixture
-from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
-from prewrite.train.rewriter import Rewriter, RewriterSettings, decode, load_base, query_ids, save_rewriter
 from prewrite.train.steps import (
     Clock,
     clear_sampling_defaults,

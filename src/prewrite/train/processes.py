@@ -17,9 +17,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from prewrite.config import TrainConfig
-from prewrite.errors import ConfigError
-
 T = TypeVar("T")
 
 
@@ -72,25 +69,3 @@ def from_main(compute: Callable[[], T]) -> T:
 def any_of(flag: bool) -> bool:
     """Whether `flag` is set in some process; a collective call."""
     return any(gather_object([flag]))
-
-
-def check(config: TrainConfig) -> None:
-    """Raise `ConfigError` for settings that do not fit the number of processes."""
-    number = count()
-    share, rest = divmod(config.rewrites_per_step, number)
-    if rest:
-        raise ConfigError(
-            f"rewrites_per_step {config.rewrites_per_step} cannot be shared out evenly among {number} processes; "
-            f"choose a multiple of {number}"
-        )
-    if config.micro_batch_size and share % config.micro_batch_size:
-        raise ConfigError(
-            f"micro_batch_size {config.micro_batch_size} does not divide the {share} rewrites of each of {number} "
-            "processes; choose a divisor"
-        )
-    limits = ("max_task_calls", "max_task_tokens", "max_usd")
-    if number > 1 and (limited := next((name for name in limits if getattr(config, name) is not None), None)):
-        raise ConfigError(
-            f"{limited} is kept by one process and {number} run; leave it out and set a limit where the task model "
-            "is served, or start one process"
-        )

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prewrite.choosing.stats import rank_correlation
 from prewrite.errors import RunFolderError
 from prewrite.run_folder import RunFolder
-from prewrite.stats import rank_correlation
 
 HELD_OUT = 0.2  # of each run's updates, the last ones: a reward model is used on a policy that has moved on
 MIN_GAP = 0.5  # of the standard deviation within a group; nearer grades are mostly luck of the examples

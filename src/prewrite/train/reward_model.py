@@ -30,10 +30,10 @@ from transformers import AutoModelForSequenceClassification, PrinterCallback, Tr
 from trl import RewardConfig, RewardTrainer
 
 from prewrite.errors import ConfigError, RunFolderError
-from prewrite.rewards import REWARD_MODEL_FILE
+from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.loading import load_adapter, load_tokenizer, loading, pick_device
 from prewrite.run_folder import RunFolder
-from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.hf import load_tokenizer, loading, pick_device
+from prewrite.scoring.rewards import REWARD_MODEL_FILE
 from prewrite.train.reward_data import (
     Group,
     Preference,
@@ -46,7 +46,6 @@ from prewrite.train.reward_data import (
     split_updates,
     task_model_of,
 )
-from prewrite.train.rewriter import load_adapter
 
 LEAST_PAIRS, LEAST_HELD_OUT_PAIRS = 20, 5
 BATCH = 32  # texts per forward pass

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prewrite.choosing.stats import rank_correlation
 from prewrite.data import PRewriteDataset
-from prewrite.rewards import Graded, TaskReward
-from prewrite.stats import rank_correlation
+from prewrite.scoring.rewards import Graded, TaskReward
 from prewrite.train.mixture import Mixture
 from prewrite.types import RewriteExample
 

@@ -2,8 +2,8 @@
 
 TRL's trainers read the whole prompt again for every rewrite, in sampling, in scoring and in each pass of an update,
 and a meta prompt is several times as long as a rewrite. In `SharedPrompts` both methods go through `policy.py`, as PPO
-does. They compute the same up to rounding: `tests/test_trl_group.py`. Losses, advantages, optimiser steps and logs
-stay TRL's.
+does, and compute the same up to rounding (`tests/train/test_trl_group.py`). Losses, advantages, optimiser steps and
+logs stay TRL's.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
-from prewrite.meta_prompts import format_rewriter_query
+from prewrite.rewriter.meta_prompts import format_rewriter_query
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts
+from prewrite.rewriter.rewriter import RewriterSettings, query_ids
 from prewrite.train import processes
 from prewrite.train.mixture import Mixture
-from prewrite.train.policy import Completions, PolicyWithValueHead, Prompts
-from prewrite.train.rewriter import RewriterSettings, query_ids
 from prewrite.train.steps import draw_instructions
 
 __all__ = ["TRL_KEYS", "GRPOConfig", "GRPOTrainer", "RLOOConfig", "RLOOTrainer", "SharedPrompts", "group_config",

@@ -23,13 +23,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
 from prewrite.errors import ConfigError
-from prewrite.meta_prompts import build_meta_prompt
-from prewrite.task_models.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.task_models.hf import parameter_count
+from prewrite.files import cache_dir, made_once
+from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.loading import parameter_count
+from prewrite.rewriter.meta_prompts import build_meta_prompt
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.rewriter import query_ids
+from prewrite.rewriter.starter import SMALL, load_base, starter_adapter
 from prewrite.train import processes
-from prewrite.train.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.train.rewriter import SMALL, load_base, query_ids, starter_adapter
-from prewrite.user_cache import cache_dir, made_once
 
 logger = logging.getLogger(__name__)
 

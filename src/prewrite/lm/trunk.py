@@ -1,0 +1,112 @@
+"""Running a causal language model over tokens and a cache, by whichever way is fastest for it.
+
+`open_trunk` gives `llama.Llama` where that knows the model, else the transformers model behind the same few methods.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from prewrite.lm import llama
+
+# How far back some layers look, where not all the way, by the names that families give it.
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+
+class TransformersCache:
+    """A `DynamicCache` with the methods of `llama.Cache`."""
+
+    def __init__(self, cache: DynamicCache | None = None):
+        self.cache = cache or DynamicCache()
+
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return self.cache.get_seq_length()
+
+    def select(self, rows: torch.Tensor, *, room: int = 0) -> TransformersCache:
+        """A copy of some rows, repetitions allowed; it grows by itself, so `room` is not needed."""
+        copy = DynamicCache()
+        for layer, keys_values in enumerate(self.cache):
+            keys, values = keys_values[:2]
+            copy.update(keys[rows], values[rows], layer)
+        return TransformersCache(copy)
+
+    def crop(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        if length < self.length:
+            self.cache.crop(length - self.length)  # how many to forget: newer transformers take no positive length
+
+
+Cache = llama.Cache | TransformersCache
+
+
+class Transformers:
+    """Any transformers causal language model, on its device and in its dtype."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        config = model.config.get_text_config()
+        self.window: float = next((w for name in WINDOWS if (w := getattr(config, name, None))), math.inf)
+
+    def new_cache(self, rows: int, capacity: int) -> TransformersCache:
+        """An empty cache."""
+        return TransformersCache()
+
+    def __call__(self, ids, positions, cache, mask=None, *, keep: int | None = None) -> torch.Tensor:
+        """As `llama.Llama.__call__`."""
+        if mask is None:
+            mask = ids.new_ones(len(ids), cache.length + ids.shape[1])
+        output = backbone(self.model)(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache.cache, use_cache=True
+        )
+        hidden = output.last_hidden_state
+        return hidden if keep is None else hidden[:, hidden.shape[1] - keep :]
+
+    def lm_head(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of states (..., D)."""
+        return logits_of(self.model, states)
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The part of a causal language model that ends at the last states."""
+    decoder = model.get_decoder()
+    return model.base_model if decoder is model else decoder  # transformers 4 knows no decoder of GPT-2 or GPT-NeoX
+
+
+def logits_of(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """Logits (..., V) of last states (..., D); some families scale or cap what the projection gives."""
+    logits, config = model.get_output_embeddings()(states), model.config.get_text_config()
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2 and later
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+@torch.no_grad()
+def is_known(model: nn.Module) -> bool:
+    """Whether `backbone` and `logits_of` give `model`'s own logits; tried on three tokens."""
+    ids = torch.arange(3, device=model.device)[None]
+    theirs = model(input_ids=ids).logits.float()
+    ours = logits_of(model, backbone(model)(input_ids=ids).last_hidden_state).float()
+    return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def open_trunk(model: nn.Module, *, rows: int | None = None, owned: bool = False) -> llama.Llama | Transformers:
+    """`model` as it is now; `rows` says that about so many tokens will go through at a time, if they are few.
+
+    `owned` says that nobody else uses `model`, so that its weights need not be kept beside a copy.
+    """
+    return llama.Llama(model, rows=rows, owned=owned) if runs_fast(model) else Transformers(model)
+
+
+def runs_fast(model: nn.Module) -> bool:
+    """Whether `llama.Llama` runs `model`."""
+    return llama.is_supported(model) and not torch.is_autocast_enabled("cpu")

@@ -1,0 +1,151 @@
+"""A trained rewriter on disk and in use: greedy rewrites, sampled rewrites, loading and saving.
+
+A rewriter folder holds `rewriter.json` (base model, meta prompt, limits) and up to two PEFT adapters: `warm_start/`,
+which is merged into the base weights first, and `adapter/`, which RL trained on top of that. A fully finetuned
+rewriter holds `model/` instead.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from prewrite.errors import RunFolderError
+from prewrite.lm.loading import (
+    load_adapter,
+)
+from prewrite.rewriter.meta_prompts import (
+    META_PROMPTS,
+    build_meta_prompt,
+    extract_rewrite,
+    format_rewriter_query,
+    load_meta_prompt,
+)
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.starter import load_base
+from prewrite.run_folder import RunFolder
+
+SETTINGS_FILE = "rewriter.json"
+
+
+@dataclass(frozen=True)
+class RewriterSettings:
+    """What a rewriter needs besides weights."""
+
+    base_model: str
+    meta_prompt: str = META_PROMPTS["generic"]
+    """The text itself, so that a rewriter works where the file that it came from is not."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Other meta prompts, by instruction: the `template` of its rows."""
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+
+    def query(self, instruction: str) -> str:
+        """The meta prompt with `instruction` in it."""
+        return build_meta_prompt(instruction, template=self.templates.get(instruction, self.meta_prompt))
+
+
+def query_ids(query: str, tokenizer) -> list[int]:
+    """Token ids of what the rewriter completes; `query` is a meta prompt with an instruction in it."""
+    query = format_rewriter_query(query, tokenizer)
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    return tokenizer(query, add_special_tokens=not has_template)["input_ids"]
+
+
+class Rewriter:
+    """Writes rewrites of instructions; the `Rewriter` protocol of `search`."""
+
+    def __init__(self, policy: PolicyWithValueHead, tokenizer, settings: RewriterSettings):
+        self.policy = policy.eval()
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def load(cls, folder: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Rewriter:
+        """Load from a rewriter folder or a run folder. Raises `RunFolderError` if it is neither."""
+        folder = Path(folder)
+        if not (folder / SETTINGS_FILE).is_file():
+            folder = RunFolder(folder).rewriter
+        if not (folder / SETTINGS_FILE).is_file():
+            raise RunFolderError(
+                f"{str(folder.parent)!r} holds no trained rewriter (no rewriter/{SETTINGS_FILE}); "
+                "give the --output_dir of a finished training run"
+            )
+        try:
+            settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
+        except TypeError as error:
+            raise RunFolderError(f"{folder / SETTINGS_FILE} was changed or is of another version ({error})") from None
+        warm_start = folder / "warm_start"
+        source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
+        model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
+        if (folder / "adapter").is_dir():
+            model = load_adapter(model, folder / "adapter")
+        return cls(PolicyWithValueHead(model, ValueHead.of(model)), tokenizer, settings)
+
+    @classmethod
+    def untrained(
+        cls,
+        base_model: str,
+        *,
+        warm_start: str | Path | None = None,
+        dtype: str = "auto",
+        meta_family: str = "generic",
+        **settings,
+    ):
+        """The rewriter before RL: the baseline that shows what RL itself adds."""
+        settings = {"meta_prompt": load_meta_prompt(meta_family), **settings}
+        model, tokenizer = load_base(base_model, dtype=dtype, warm_start=warm_start)
+        policy = PolicyWithValueHead(model, ValueHead.of(model))
+        return cls(policy, tokenizer, RewriterSettings(base_model, **settings))
+
+    def greedy(self, instruction: str) -> str:
+        """The one rewrite of PRewrite-I (section 2.4 of the paper); empty if the completion held none."""
+        return self._write(instruction, 1, temperature=0.0, generator=None)[0]
+
+    def sample(self, instruction: str, count: int, *, seed: int) -> list[str]:
+        """`count` rewrites at the training temperature, 1 by default; the candidates of PRewrite-S."""
+        generator = torch.Generator(self.policy.language_model.device).manual_seed(seed)
+        return self._write(instruction, count, temperature=self.settings.temperature, generator=generator)
+
+    def _write(self, instruction: str, count: int, *, temperature: float, generator) -> list[str]:
+        settings, tokenizer = self.settings, self.tokenizer
+        ids = query_ids(settings.query(instruction), tokenizer)
+        prompts = pad_prompts([ids], [0] * count, tokenizer.pad_token_id, self.policy.language_model.device)
+        completions = self.policy.sample(
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            temperature=temperature,
+            generator=generator,
+        )
+        return [extract_rewrite(text) for text in decode(completions, tokenizer)]
+
+
+def decode(completions: Completions, tokenizer) -> list[str]:
+    """The text of each completion, special tokens left out."""
+    rows = [row[mask].tolist() for row, mask in zip(completions.ids, completions.mask, strict=True)]
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:
+    """Write a rewriter folder; it appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if isinstance(policy, PeftModel):
+        policy.save_pretrained(temporary / "adapter")
+        if warm_start is not None:
+            shutil.copytree(warm_start, temporary / "warm_start")
+    else:
+        policy.save_pretrained(temporary / "model")
+        tokenizer.save_pretrained(temporary / "model")
+    RunFolder.write_json(temporary / SETTINGS_FILE, asdict(settings))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)

@@ -1,0 +1,227 @@
+"""What a rewrite earns: a task part by `reward_mode`, and the penalties of the guards, each under its own name.
+
+All task parts are means over the update's examples, higher is better:
+
+| mode | task part | range |
+| --- | --- | --- |
+| `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
+| `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
+| `soft`, labels scored | (1 + m) / 2, m the log-probability margin of the right one in nats, clipped to ±1 | [0, 1] |
+| `soft`, other rows | (1 + g) / 2, g the gold answer's gain over the instruction, nats a token, ±1 at most | [0, 1] |
+| `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
+| `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
+| `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
+| `model` | a learned reward model's estimate of the mode that it was trained on | as that mode |
+
+`auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
+sign and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv
+2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them. Where no labels are
+scored it counts nats as well, not probabilities: those of whole answers differ by thousandths, penalties by tenths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prewrite.errors import ConfigError
+from prewrite.scoring.evaluator import Evaluator, margin
+from prewrite.scoring.fidelity import Fidelity
+from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards
+from prewrite.scoring.metrics import METRICS, get_metric, metric_for, parse_answer
+from prewrite.types import Answer, Reward, RewriteExample
+
+MODEL_FREE_MODES = ("auto", *METRICS)
+REWARD_MODES = (*MODEL_FREE_MODES, "soft", "perplexity", "perplexity+f1", "length", "model")
+
+MIN_FIDELITY = 0.25
+"""Rewrites off the task lie below this, honest paraphrases above it (docs/readability.md)."""
+
+RewardModel = Callable[[Sequence[str], str], Sequence[float]]
+"""(rewrites, instruction) -> estimates of their task parts."""
+REWARD_MODEL_FILE = "reward_model.json"
+"""The file by which a folder is a learned reward model."""
+
+
+def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
+    """The reward in [0, 1] of one task-model output for one example, by a mode that needs no model to grade it.
+
+    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities.
+    """
+    if reward_mode not in MODEL_FREE_MODES:
+        needs_model = "needs the task model's log-probabilities; use TaskReward" if reward_mode in REWARD_MODES else ""
+        raise ConfigError(
+            f"reward_mode {reward_mode!r} {needs_model or 'is unknown'}; choose one of {', '.join(MODEL_FREE_MODES)}"
+        )
+    name = metric_for(example.task) if reward_mode == "auto" else reward_mode
+    return get_metric(name)(parse_answer(prediction, example), example.targets)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One rewrite, graded on the update's examples."""
+
+    reward: Reward
+    scores: tuple[float, ...]
+    """Per-example scores in [0, 1] from the evaluator's metric, whatever the reward mode; none where the task model
+    was not asked to answer."""
+    fidelity: float | None = None
+    """How much of the instruction the rewrite tells, in [0, 1]; None where nobody judges."""
+    estimate: float | None = None
+    """A learned reward model's estimate of the task part; None without one."""
+    real: bool = True
+    """Whether the task part is the task model's grade; else it is the estimate."""
+
+
+class TaskReward:
+    """Grades the rewrites of one instruction, all on the same examples.
+
+    Args:
+        evaluator: asks the task model.
+        mode: one of `REWARD_MODES`.
+        guards: names in `guards.GUARDS`; empty for none.
+        guard_weight: what a fully violated guard costs; at least 0. All penalties together cost at most twice that.
+        forbidden_texts: training inputs and answers that a rewrite must not copy.
+        reward_model: for mode `model`.
+        real_every: for mode `model`, the task model grades every so many updates; None for never.
+        real_mode: for mode `model`, the mode of those updates.
+        fidelity: judges how much of the instruction a rewrite tells.
+        min_fidelity: below this the penalty `guard/fidelity` begins, its violation being 1 - fidelity / min_fidelity;
+            in [0, 1], 0 for none.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        mode: str = "auto",
+        guards: Sequence[str] = DEFAULT_GUARDS,
+        guard_weight: float = 0.5,
+        forbidden_texts: Sequence[str] = (),
+        reward_model: RewardModel | None = None,
+        real_every: int | None = None,
+        real_mode: str = "auto",
+        fidelity: Fidelity | None = None,
+        min_fidelity: float = MIN_FIDELITY,
+    ):
+        if mode not in REWARD_MODES:
+            raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
+        if (mode == "model") != (reward_model is not None):
+            raise ConfigError("reward_mode 'model' and a reward model go together: give both or neither")
+        if real_mode == "model" or real_mode not in REWARD_MODES:
+            raise ConfigError(f"real_mode {real_mode!r} does not ask the task model; choose a reward_mode that does")
+        if real_every is not None and real_every < 1:
+            raise ConfigError(f"real_every is {real_every}; it must be at least 1")
+        if unknown := [name for name in guards if name not in GUARDS]:
+            raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}")
+        if guard_weight < 0:
+            raise ConfigError(f"guard_weight is {guard_weight}; it must be at least 0")
+        if not 0 <= min_fidelity <= 1:
+            raise ConfigError(f"min_fidelity is {min_fidelity}; it must be in [0, 1]")
+        self.evaluator = evaluator
+        self.mode = mode
+        self.guards = tuple(guards)
+        self.guard_weight = guard_weight
+        self.forbidden_texts = tuple(forbidden_texts)
+        self.reward_model = reward_model
+        self.real_every = real_every
+        self.real_mode = real_mode if mode == "model" else mode
+        self.fidelity = fidelity
+        self.min_fidelity = min_fidelity
+        self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
+
+    def __call__(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample], *, step: int = 0
+    ) -> list[Graded]:
+        """One `Graded` per rewrite, in order. `step`, the update, decides who grades where there is a reward model."""
+        estimates = self.estimates(rewrites, instruction)
+        real = self.asks_task_model(step)
+        if real:
+            scores, task_parts = self._task_parts(rewrites, instruction, examples)
+        else:
+            scores, task_parts = np.empty((len(rewrites), 0)), np.array(estimates, dtype=np.float64)
+        fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too
+        graded = []
+        columns = zip(rewrites, scores, task_parts, fidelities, estimates, strict=True)
+        for rewrite, row, task_part, fidelity, estimate in columns:
+            parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
+            guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
+            reward = Reward(parts["task"] + guard_sum, parts)
+            graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate, real))
+        return graded
+
+    def asks_task_model(self, step: int) -> bool:
+        """Whether the task model grades this update; always without a reward model."""
+        return self.reward_model is None or (self.real_every is not None and step % self.real_every == 0)
+
+    def estimates(self, rewrites: Sequence[str], instruction: str) -> list[float] | list[None]:
+        """The reward model's estimate of each task part; None each without one."""
+        if self.reward_model is None:
+            return [None] * len(rewrites)
+        return [float(value) for value in self.reward_model(rewrites, instruction)]
+
+    def fidelities(self, rewrites: Sequence[str], instruction: str) -> list[float] | list[None]:
+        """How much of the instruction each rewrite tells, in [0, 1]; None each where nobody judges."""
+        return [None] * len(rewrites) if self.fidelity is None else self.fidelity(rewrites, instruction)
+
+    def penalties(self, rewrite: str, instruction: str, examples: Sequence[RewriteExample]) -> dict[str, float]:
+        """`guard/<name>` -> what the guard takes off, below 0; only guards that fired."""
+        choices = next((example.choices for example in examples if example.choices), None) or ()
+        if (instruction, choices) not in self._contexts:  # a context keeps what it computes
+            context = GuardContext(instruction, choices=choices, forbidden_texts=self.forbidden_texts)
+            self._contexts[instruction, choices] = context
+        violations = check_guards(rewrite, self._contexts[instruction, choices], names=self.guards)
+        if self.fidelity is not None and self.min_fidelity:
+            lost = 1 - self.fidelity([rewrite], instruction)[0] / self.min_fidelity
+            violations |= {"fidelity": lost} if lost > 0 else {}
+        return {f"guard/{name}": -self.guard_weight * amount for name, amount in violations.items()}
+
+    def _task_parts(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The task model's grades: scores (rewrite, example) and task parts (rewrite,)."""
+        if self.real_mode == "soft" and not any(self.evaluator.decoding_of(e) == "likelihood" for e in examples):
+            # Scoring the gold answer is one forward pass where writing an answer is one for each token of it.
+            return np.empty((len(rewrites), 0)), self._gold_gains(rewrites, instruction, examples)
+        answers = self.evaluator.answers(rewrites, examples)
+        scores = np.array([[answer.score for answer in row] for row in answers])
+        if self.real_mode == "auto":
+            return scores, scores.mean(axis=1)
+        if self.real_mode in METRICS:
+            return scores, _regraded(self.real_mode, answers, examples).mean(axis=1)
+        if self.real_mode == "soft":
+            margins = [[margin(a, e) for a, e in zip(row, examples, strict=True)] for row in answers]
+            return scores, ((1 + np.clip(margins, -1, 1)) / 2).mean(axis=1)
+        if self.real_mode == "length":
+            return scores, np.array([-length_difference(rewrite, instruction) for rewrite in rewrites])
+        logprobs = self.evaluator.target_logprobs(rewrites, examples).mean(axis=1)
+        if self.real_mode == "perplexity":
+            return scores, logprobs
+        return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
+
+    def _gold_gains(
+        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
+    ) -> NDArray[np.float64]:
+        """(1 + g) / 2, g the mean over the examples of the gain over `instruction` in the gold answer's mean
+        log-probability per token, in nats, clipped to ±1; 0 for an empty rewrite."""
+        asked = [rewrite for rewrite in dict.fromkeys(rewrites) if rewrite.strip()]
+        logprobs = self.evaluator.target_logprobs([instruction, *asked], examples)
+        gains = np.clip(logprobs[1:] - logprobs[0], -1, 1).mean(axis=1)
+        grades = dict(zip(asked, (1 + gains) / 2, strict=True))
+        return np.array([grades.get(rewrite, 0.0) for rewrite in rewrites])
+
+
+def length_difference(rewrite: str, instruction: str) -> float:
+    """|words of rewrite - words of instruction| / words of instruction, clipped to [0, 1]."""
+    before, after = len(instruction.split()), len(rewrite.split())
+    return min(abs(after - before) / max(before, 1), 1.0)
+
+
+def _regraded(
+    metric: str, answers: Sequence[Sequence[Answer]], examples: Sequence[RewriteExample]
+) -> NDArray[np.float64]:
+    grade = get_metric(metric)
+    return np.array([[grade(a.prediction, e.targets) for a, e in zip(row, examples, strict=True)] for row in answers])

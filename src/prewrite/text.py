@@ -1,0 +1,59 @@
+"""Filling named slots, and finding phrases in a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from prewrite.errors import ConfigError
+
+
+def fill(template: str, values: Mapping[str, str], *, required: Iterable[str] = ()) -> str:
+    """Put each value into its `{name}` slot, in one pass, so braces in a value are never read as slots.
+
+    Braces around any other text stay as they are (`{"label": x}`). A value without a slot is left out. Raises
+    `ConfigError` for a name in `required` that has no slot in `template` or no value.
+
+    >>> fill('{instruction} as {"label": x}: {input}', {"instruction": "Use {input}", "input": "a {b}"})
+    'Use {input} as {"label": x}: a {b}'
+    """
+    for name in required:
+        if f"{{{name}}}" not in template:
+            raise ConfigError(f"template {shown(template)} has no slot {{{name}}}; put {{{name}}} where it belongs")
+        if name not in values:
+            raise ConfigError(f"template {shown(template)} needs a value for {{{name}}}, got {sorted(values)}")
+    if not values:
+        return template
+    slots = re.compile(r"\{(" + "|".join(map(re.escape, values)) + r")\}")
+    return slots.sub(lambda match: values[match.group(1)], template)
+
+
+# Scripts without spaces between words, and Korean, which ties its particles to them.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+
+
+@lru_cache(maxsize=1024)
+def mention(*phrases: str) -> re.Pattern[str]:
+    """Finds any of `phrases` as whole words, in any case and spacing; the longest where they overlap.
+
+    >>> mention("c", "c++").findall("c++, C and cc")
+    ['c++', 'C']
+    """
+    return re.compile("|".join(map(_as_words, sorted(phrases, key=len, reverse=True))), re.IGNORECASE)
+
+
+def _as_words(phrase: str) -> str:
+    pattern = spaced(phrase)
+    before = "" if re.match(rf"\s*[{_UNSPACED}]", phrase) else r"(?<!\w)"
+    after = "" if re.search(rf"[{_UNSPACED}]\s*$", phrase) else r"(?!\w)"
+    return f"{before}{pattern}{after}"
+
+
+def spaced(phrase: str) -> str:
+    """A pattern for `phrase` in any spacing."""
+    return r"\s+".join(map(re.escape, phrase.split()))
+
+
+def shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

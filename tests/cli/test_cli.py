@@ -1,0 +1,281 @@
+"""The commands as a user types them: flags, YAML, errors, exit codes, and a whole run on a tiny model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prewrite.cli.main import COMMANDS, main
+from toy_cli import ROWS, train_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_run_leaves_every_file_that_the_design_names(run):
+    for name in ("config.json", "splits.json", "metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl",
+                 "result.json", "report.html", "report.md", "rewriter/rewriter.json", "checkpoints"):  # fmt: skip
+        assert (run / name).exists(), name
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["learning_rate"] == 5e-6 and config["versions"]["trl"] == "0.25.0"
+    result = json.loads((run / "result.json").read_text())
+    assert result["test"]["n"] == 8 and set(result["test"]["instructions"]) == {"initial", "rewrite"}
+    assert result["cost"]["task_model"]["prompts"] > 0
+    assert result["fidelity"]["initial"] == 1.0 and 0 <= result["fidelity"]["rewrite"] <= 1
+
+
+def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
+    flags = train_flags(toy, tmp_path / "run")[1:]
+    asked = [sys.executable, "finetune.py", *flags]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Test, 8 rows" in done.stdout
+    asked = [sys.executable, "inference.py", "--model_dir", str(tmp_path / "run"), "--instruction", "solve the task"]
+    done = subprocess.run([*asked, "--strategy", "I"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "fidelity", "fired"),
+    [
+        ("Sort the mail by topic.", 0.9, []),
+        ("step step step step", 0.9, ["repetition"]),
+        ("Sort the mail by topic.", 0.2, ["fidelity 0.20, below 0.25"]),
+    ],
+)
+def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypatch, rewrite, fidelity, fired):
+    monkeypatch.setattr("prewrite.rewriter.rewriter.Rewriter.greedy", lambda self, instruction: rewrite)
+    monkeypatch.setattr("prewrite.run.build.open_fidelity", lambda config: lambda rewrites, instruction: [fidelity])
+    assert main(["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (found["rewrite"], found["fidelity"]) == (rewrite, fidelity)
+    assert all(name in printed.err for name in fired)
+    assert bool(fired) == ("read it before you use it" in printed.err)
+
+
+def test_strategy_i_tells_fidelity_by_the_judge_that_is_named(run, toy, capsys):
+    flags = ["rewrite", "--model-dir", str(run), "--instruction", "solve the task", "--json"]
+    assert main([*flags, "--fidelity-model", str(toy / "model")]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["fidelity"] <= 1
+    assert main([*flags, "--fidelity-model", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["fidelity"] is None
+
+
+def test_strategy_s_chooses_on_dev(run, toy, capsys):
+    flags = ["--strategy", "S", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--json"]
+    flags += ["--fidelity-model", str(toy / "model")]
+    assert main(["rewrite", "--model-dir", str(run), "--instruction", "solve the task", *flags, "--no-cache"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"] in ("initial", "greedy", "sample") and found["calls"] <= found["full_calls"]
+    assert 0 <= found["fidelity"] <= 1
+
+
+def test_without_test_rows_the_gain_is_a_corrected_estimate_and_named_so(toy, tmp_path, capsys):
+    assert main(train_flags(toy, tmp_path / "run", "--no_hold_out_test", "--strategy", "S")) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert result["test"] is None and splits["test"]["count"] == 0
+    assert splits["train"]["count"] + splits["dev"]["count"] == len(ROWS) and result["dev"]["n"] == 10
+    assert "there were no test rows" in capsys.readouterr().out
+    assert main(train_flags(toy, tmp_path / "greedy", "--no_hold_out_test")) == 2
+    assert "strategy S" in capsys.readouterr().err
+
+
+def test_two_data_sets_are_reported_one_by_one(toy, tmp_path, capsys):
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row | {"instruction": "answer <now>"}) + "\n" for row in ROWS))
+    flags = train_flags(toy, tmp_path / "run", "--data", str(other), "--instructions_per_step", "2")
+    assert main([*flags, "--data", str(other)]) == 2
+    assert "is given twice" in capsys.readouterr().err
+    assert main(flags) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [task["instruction"] for task in result["tasks"]] == ["solve the task", "answer <now>"]
+    assert result["verdict"].startswith("Of 2 instructions")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "All instructions of the run" in page and "answer &lt;now&gt;" in page
+    assert "answer \\<now\\>" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_an_instruction_that_training_never_saw_is_chosen_for_and_tested_all_the_same(toy, tmp_path, caplog):
+    def write(name, *instructions):
+        rows = [
+            row | {"instruction": text, "input": f"{name} {row['input']}"} for text in instructions for row in ROWS
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("train", "solve the task")
+    write("dev", "solve the task", "answer now", "think")
+    write("test", "solve the task", "answer now")
+    assert main(train_flags(toy, tmp_path / "run", "--baselines", "--test_examples", "4", data=tmp_path)) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [task["instruction"] for task in result["tasks"]] == ["solve the task", "answer now"]
+    known, unseen = (task["test"]["instructions"] for task in result["tasks"])
+    assert "4 random exemplars" in known and "4 random exemplars" not in unseen  # there are no train rows of it
+    assert (
+        "neither chosen for nor tested: 1 instruction(s), such as 'think' has dev rows and no test rows" in caplog.text
+    )
+
+
+def test_splits_without_a_common_instruction_end_the_run_before_it_trains(toy, tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        own = {"instruction": f"the {name} task", "task": "qa"}
+        rows = [row | own | {"input": f"{name} {row['input']}"} for row in ROWS]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(train_flags(toy, tmp_path / "run", data=tmp_path)) == 2
+    assert "no instruction has both dev and test rows" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_eval_and_strategy_s_take_the_rows_of_one_instruction(run, toy, tmp_path, capsys):
+    other = {"instruction": "answer now", "output": "now"}
+    rows = [*ROWS, *(row | other | {"choices": ["step", "now"], "input": f"more {row['input']}"} for row in ROWS)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ["--task-model", f"hf:{toy / 'model'}", "--no_cache"]
+    assert main(["eval", "--data", str(data), *model]) == 2
+    assert "2 instructions ('solve the task', 'answer now', ...)" in capsys.readouterr().err
+    assert main(["eval", "--data", str(data), "--instruction", "answer now", "--json", *model]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["instructions"]["initial"]["instruction"] == "answer now" and found["n"] == 8
+    assert main(["eval", "--data", str(data), "--data", str(toy / "rows.jsonl"), *model]) == 2
+    assert "this command takes one" in capsys.readouterr().err
+
+    flags = ["--model-dir", str(run), "--strategy", "S", *model, "--fidelity-model", str(toy / "model"), "--json"]
+    assert main(["rewrite", "--data", str(data), "--instruction", "please solve it", *flags]) == 2
+    assert "2 instructions" in capsys.readouterr().err
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "instruction"}) + "\n" for row in ROWS))
+    assert main(["rewrite", "--data", str(bare), "--instruction", "please solve it", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["instruction"] == "please solve it"
+
+
+def test_the_overall_verdict_claims_what_the_single_ones_do():
+    from prewrite.run.train import overall
+
+    def task(mean, significant):
+        return {"test": {"differences": {"rewrite": {"mean": mean, "significant": significant, "low": 0.01}}}}
+
+    estimated = {"test": None, "dev": {"corrected": {"gain_low": 0.01, "gain_high": 0.2}}}
+    verdict = overall([task(0.1, True), task(0.1, False), task(-0.1, True), estimated])
+    assert verdict == "Of 4 instructions 2 gained significantly, 1 lost, and 1 changed too little to tell."
+
+
+def test_the_test_may_be_a_sample(toy, tmp_path):
+    assert main(train_flags(toy, tmp_path / "run", "--test_examples", "5")) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 5
+
+
+def test_an_existing_run_is_not_overwritten_unless_asked(run, toy, capsys):
+    before = (run / "result.json").read_text()
+    assert main(train_flags(toy, run)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (run / "result.json").read_text() == before
+
+
+def test_resume_of_a_finished_run_trains_no_further(run_copy, toy):
+    files = ("metrics.jsonl", "rollouts.jsonl", "rewrites.jsonl", "items.jsonl")
+    lines = {name: (run_copy / name).read_text().count("\n") for name in files}
+    before = json.loads((run_copy / "result.json").read_text())["cost"]
+    assert main(train_flags(toy, run_copy, "--resume")) == 0
+    assert {name: (run_copy / name).read_text().count("\n") for name in files} == lines
+    after = json.loads((run_copy / "result.json").read_text())["cost"]
+    assert after["task_model"]["prompts"] == before["task_model"]["prompts"]  # what training had asked counts on
+    assert after["seconds"]["train"] > 0.9 * before["seconds"]["train"]
+
+
+def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"data: {toy / 'rows.jsonl'}\nmax-steps: 7\nlearning_rate: 5e-6\nguards: [drift]\n")
+    from argparse import ArgumentParser
+
+    from prewrite.cli.options import add_options, build_config
+    from prewrite.run.config import TrainConfig
+
+    parser = ArgumentParser()
+    add_options(parser, TrainConfig)
+    built = build_config(TrainConfig, parser.parse_args(["--config", str(config), "--max_steps", "3"]))
+    assert (built.max_steps, built.learning_rate, built.guards) == (3, 5e-6, ["drift"])
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("learning_rat: 1\n", ["learning_rat", "did you mean learning_rate"]),
+        ("max_steps: many\n", ["max_steps", "whole number"]),
+        ("max_steps: 2.5\n", ["max_steps", "whole number"]),
+        ("lora: 3\n", ["lora", "true or false"]),
+        ("reward_mode: f1\n", ["reward_mode", "'f1'", "token_f1"]),
+        ("guards: [kind]\n", ["guard 'kind'", "drift"]),
+        ("max_steps: 0\n", ["max_steps", "above 0"]),
+        ("- a\n", ["name: value"]),
+        ("a: [\n", ["YAML"]),
+    ],
+)
+def test_bad_settings_name_file_field_value_and_rule(tmp_path, capsys, yaml, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml)
+    assert main(["train", "--config", str(file), "--data", "x.jsonl"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    for word in words:
+        assert word in message
+
+
+def test_bad_data_and_missing_models_exit_with_2(toy, tmp_path, capsys):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"instruction": "a", "input": "b"}\n')
+    assert main(train_flags(toy, tmp_path / "r1", "--dataset", str(bad))) == 2
+    assert not (tmp_path / "r1").exists()
+    flags = train_flags(toy, tmp_path / "r2")
+    flags[flags.index("--task_model") + 1] = str(tmp_path / "nowhere")
+    assert main(flags) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: prewrite" in capsys.readouterr().out
+
+
+def test_import_and_help_need_no_torch_and_little_time():
+    code = "import sys, prewrite.cli.main as m; m.main([]); assert 'torch' not in sys.modules"
+    timed = [sys.executable, "-X", "importtime", "-c", code]
+    best = 10.0
+    for _ in range(3):
+        done = subprocess.run(timed, capture_output=True, text=True, check=True)
+        last = [line for line in done.stderr.splitlines() if line.endswith("prewrite.cli.main")][-1]
+        best = min(best, int(last.split("|")[1]) / 1e6)
+    assert best < 0.3
+
+
+def test_rewrites_remembered_from_training_are_ranked_within_their_update(tmp_path):
+    from prewrite.run.measure import best_rollouts
+    from prewrite.run_folder import RunFolder
+
+    run = RunFolder(tmp_path)
+    rows = [
+        (1, "easy update, average", 0.9), (1, "easy update, worse", 0.7), (1, "easy update, best", 1.0),
+        (2, "hard update, best", 0.6), (2, "hard update, worst", 0.0), (2, "", 0.9),
+    ]  # fmt: skip
+    run.append(
+        run.rollouts, [{"step": s, "instruction": "a", "rewrite": text, "reward": reward} for s, text, reward in rows]
+    )
+    # leads over the update's mean: +0.13 in the first, +0.3 in the second (the empty rewrite is no candidate)
+    found = [candidate.rewrite for candidate in best_rollouts(run, "a", 2)]
+    assert found == ["hard update, best", "easy update, best"]
+    assert best_rollouts(run, "another instruction", 2) == []
+
+
+def test_a_budget_that_runs_out_says_what_is_saved_and_how_to_go_on(toy, tmp_path, capsys):
+    flags = train_flags(toy, tmp_path / "run", "--max_task_calls", "30", "--save_steps", "1", "--max_steps", "9")
+    assert main(flags) == 2
+    message = capsys.readouterr().err
+    assert "Estimate: at most" in message
+    assert "max_calls" in message or "max calls" in message or "30" in message
+    assert "--resume" in message and (tmp_path / "run" / "checkpoints").is_dir()
+    assert not (tmp_path / "run" / "result.json").exists()

@@ -1,0 +1,221 @@
+import json
+import time
+import urllib.error
+import urllib.request
+from threading import Thread
+
+import pytest
+
+from prewrite.choosing.evaluate import evened_note
+from prewrite.errors import ConfigError, RunFolderError
+from prewrite.report import build_report, compare_markdown, compare_runs
+from prewrite.report.charts import Series, line_chart, nice_ticks
+from prewrite.report.diff import word_diff
+from prewrite.report.formats import duration, percent, signed
+from prewrite.report.markdown import cell, fenced
+from prewrite.report.read import MAX_POINTS, read_run
+from prewrite.report.watch import make_server
+from prewrite.run_folder import RunFolder
+from run_fixture import INITIAL, make_run
+
+HOSTILE = (
+    "<script>document.title='owned'</script></style><img src=x onerror=alert(1)> {{ 7*7 }} \U0001f600 "
+    "\u05e9\u05dc\u05d5\u05dd \u202eabc\u202c \x00\x1b[31m \ud800 </textarea>--> ]]> & \"quoted\" 'single'"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "messages")
+
+
+def test_the_report_is_one_file_that_names_no_other(run):
+    page = build_report(run).read_text(encoding="utf-8")
+    assert "src=" not in page and "@import" not in page and "url(" not in page
+    assert "http://" not in page and "https://" not in page
+    assert page.count("<script") == 2 and page.count("<style") == 1
+    assert "default-src 'none'" in page and "unsafe" not in page
+
+
+def test_the_report_says_what_the_result_says(run):
+    page = build_report(run).read_text(encoding="utf-8")
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    assert result["verdict"] in page
+    test = result["test"]["instructions"]
+    assert percent(test["rewrite"]["mean"]) in page and percent(test["initial"]["mean"]) in page
+    assert "24,310" in page and "SmolLM2-135M-Instruct" in page
+    assert "runs/my run" in page
+    note = evened_note(result["test"], "rewrite")
+    assert note in page and "With labels evened out" in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_dev_score_of_the_choice_stands_beside_its_test_score(run):
+    page = " ".join(build_report(run).read_text(encoding="utf-8").split())
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    flattered = percent(result["dev"]["scores"]["rewrite"])
+    assert f"dev rows, {flattered}, so that score flatters it. On test rows it scores" in page
+
+
+def test_without_test_rows_the_corrected_estimate_is_shown_and_named(tmp_path):
+    path = make_run(tmp_path / "untested", test_rows=0, updates=5)
+    page = build_report(path).read_text(encoding="utf-8")
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    assert "nested resampling" in page and percent(result["dev"]["corrected"]["score"]) in page
+    assert "there were no test rows" in page
+
+
+def test_markdown_has_the_table_and_the_rewrite(run):
+    build_report(run)
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# messages\n") and "| initial |" in text and INITIAL in text
+
+
+def test_hostile_text_is_shown_and_never_run(tmp_path):
+    path = make_run(tmp_path / "hostile", rewrite=HOSTILE.replace("\ud800", ""), updates=3)
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    result["rewrite"] = result["verdict"] = HOSTILE
+    (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    page = build_report(path).read_text(encoding="utf-8")
+    assert "<script>document" not in page and "<img" not in page and "</textarea>" not in page
+    assert "&lt;script&gt;" in page and "49" not in page.split("&lt;script&gt;")[1][:80]
+    assert page.count("</style>") == 1 and page.count("</script>") == 2
+    assert "\x00" not in page and "\x1b" not in page
+    assert "<script>" not in (path / "report.md").read_text(encoding="utf-8").replace("```", "").split("\n")[0]
+
+
+def test_a_run_in_progress_has_a_report(tmp_path):
+    path = make_run(tmp_path / "live", finished=False, updates=7)
+    page = build_report(path).read_text(encoding="utf-8")
+    assert "7 updates so far" in page
+
+
+def test_a_run_that_has_only_its_config_has_a_report(tmp_path):
+    run = RunFolder.create(tmp_path / "new")
+    run.write_json(run.config, {"config": {"instruction": "Do it."}, "argv": ["train"]})
+    assert "no update is finished yet" in build_report(run.path).read_text(encoding="utf-8")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        build_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("metrics.jsonl", "{broken\n", r"metrics\.jsonl:4 is not valid JSON"),
+        ("metrics.jsonl", '{"reward/mean": 1}\n', r"metrics\.jsonl:4 has no field 'step'"),
+        ("metrics.jsonl", '{"step": 9, "reward/mean": NaN}\n', "must be finite"),
+        ("metrics.jsonl", '{"step": 9, "reward/mean": "high"}\n', "'high' at step 9"),
+        ("rewrites.jsonl", "[]\n", r"rewrites\.jsonl:\d+ holds a list"),
+        ("rollouts.jsonl", '{"step": 1, "rewrite": 5, "reward": 0}\n', "field 'rewrite' is 5"),
+        ("items.jsonl", '{"input": "x"}\n', "has no field 'gold'"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, file, line, message):
+    path = make_run(tmp_path / "run", updates=3, per_update=1, finished=False)
+    with (path / file).open("a", encoding="utf-8") as opened:
+        opened.write(line)
+    with pytest.raises(RunFolderError, match=message):
+        build_report(path)
+
+
+def test_a_last_line_that_is_still_being_written_is_left_out(tmp_path):
+    path = make_run(tmp_path / "run", updates=3, per_update=1, finished=False)
+    with (path / "metrics.jsonl").open("a", encoding="utf-8") as opened:
+        opened.write('{"step": 4, "rew')
+    assert [row["step"] for row in read_run(path).metrics] == [1, 2, 3]
+
+
+def test_a_long_run_is_averaged_into_few_points_and_a_small_page(tmp_path):
+    path = make_run(tmp_path / "long", updates=2_000, per_update=50, finished=False)
+    started = time.process_time()
+    page = build_report(path)
+    assert time.process_time() - started < 10
+    assert page.stat().st_size < 2_000_000
+    run = read_run(path)
+    assert run.rollouts == 100_000 and len(run.buckets) <= MAX_POINTS
+    assert sum(bucket.count for bucket in run.buckets) == 100_000
+
+
+def test_word_diff_marks_what_changed_and_keeps_every_character():
+    left, right = word_diff("Classify the review.", "Classify the movie review carefully.")
+    assert [piece.text for piece in right if piece.changed] == ["movie", "carefully"]
+    assert not any(piece.changed for piece in left)
+    assert "".join(piece.text for piece in right) == "Classify the movie review carefully."
+
+
+def test_word_diff_of_very_long_texts_is_quick():
+    left, right = word_diff("a b " * 20_000, "b c " * 20_000)
+    assert "".join(piece.text for piece in left) == "a b " * 20_000
+    assert "".join(piece.text for piece in right) == "b c " * 20_000
+
+
+def test_ticks_are_round_and_cover_the_range():
+    assert nice_ticks(0.13, 0.87) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert nice_ticks(61, 79) == [60, 65, 70, 75, 80]
+
+
+def test_a_chart_of_one_point_is_drawn():
+    chart = line_chart("c", "One", [Series("s", [3], [0.5])])
+    assert chart.svg.count("<circle") == 1 and len(chart.hover["series"][0]["points"]) == 1
+
+
+def test_chart_titles_and_names_are_escaped():
+    assert "<b>" not in line_chart("c", "<b>", [Series("<b>", [1, 2], [0, 1])]).svg
+
+
+def test_numbers_read_as_people_write_them():
+    assert (percent(0.1234), percent(None), signed(-0.0321), signed(0.0001)) == ("12.3", "–", "−3.2", "0.0")  # noqa: RUF001
+    assert (duration(3.21), duration(125), duration(7320)) == ("3.2 s", "2 min 5 s", "2 h 2 min")
+
+
+def test_markdown_of_model_text_stays_text():
+    assert cell("a | b\n<i>*x*</i>") == r"a \| b \<i\>\*x\*\</i\>"
+    assert fenced("``` code ```").startswith("````text\n")
+
+
+def test_comparing_seeds_states_their_spread_and_what_differs(tmp_path):
+    paths = [make_run(tmp_path / f"seed{seed}", seed=seed, updates=5, test_rows=60) for seed in (0, 1)]
+    page, text = compare_runs(paths), compare_markdown(paths)
+    assert "differ in their seed alone" in page and "2 runs that differ in their seed alone" in text
+    assert "| seed | 0 | 1 |" in text
+    with pytest.raises(ConfigError, match="at least two"):
+        compare_runs(paths[:1])
+
+
+@pytest.fixture
+def server(tmp_path):
+    path = make_run(tmp_path / "live", finished=False, updates=3)
+    server = make_server(path)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield path, f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_live_view_shows_new_updates(server):
+    path, address = server
+    assert "3 updates so far" in urllib.request.urlopen(address).read().decode()
+    before = json.load(urllib.request.urlopen(address + "version"))
+    RunFolder.append(path / "metrics.jsonl", [{"step": 4, "reward/mean": 0.9}])
+    assert json.load(urllib.request.urlopen(address + "version"))["version"] != before["version"]
+    page = urllib.request.urlopen(address)
+    assert "connect-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "4 updates so far" in page.read().decode()
+
+
+def test_the_live_view_answers_only_for_its_own_page_and_name(server):
+    _, address = server
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(address + "config.json")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example:80"}))
+
+
+def test_a_taken_port_is_a_clear_error(server):
+    path, address = server
+    with pytest.raises(ConfigError, match="cannot be used"):
+        make_server(path, int(address.rstrip("/").rsplit(":", 1)[1]))

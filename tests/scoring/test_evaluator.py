@@ -1,0 +1,112 @@
+"""Where a rewrite meets the task: one call, no duplicates, the way of reading answers named and checked."""
+
+import numpy as np
+import pytest
+
+from prewrite.errors import CapabilityError, ConfigError
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.task_models.scripted import ScriptedTaskModel
+from prewrite.types import RewriteExample
+
+CHOICES = ("ham", "spam")
+
+
+def row(text, output, task="classification", choices=CHOICES):
+    return RewriteExample("Is it spam?", text, output, task=task, choices=choices)
+
+
+ROWS = [row("buy now", "spam"), row("see you at six", "ham")]
+
+
+class Recording(ScriptedTaskModel):
+    """Remembers the batches it was asked."""
+
+    def __init__(self, answer, **options):
+        super().__init__(answer, **options)
+        self.batches = []
+
+    def label_logprobs(self, prompts, labels):
+        self.batches.append(list(prompts))
+        return super().label_logprobs(prompts, labels)
+
+
+def spam_if_buy(prompt):
+    return "spam" if "buy" in prompt else "ham"
+
+
+def test_all_prompts_of_a_call_go_in_one_batch_without_duplicates():
+    model = Recording(spam_if_buy)
+    scores = Evaluator(model).score(["Spam or ham?", "Junk?", "Spam or ham?"], [*ROWS, ROWS[0]])
+    assert scores.tolist() == [[1.0, 1.0, 1.0]] * 3
+    assert len(model.batches) == 1
+    assert model.batches[0] == [
+        "Spam or ham?\n\nInput: buy now\nOutput:",
+        "Spam or ham?\n\nInput: see you at six\nOutput:",
+        "Junk?\n\nInput: buy now\nOutput:",
+        "Junk?\n\nInput: see you at six\nOutput:",
+    ]
+
+
+def test_an_empty_rewrite_scores_0_and_is_never_asked():
+    model = Recording(spam_if_buy)
+    scores = Evaluator(model).score(["", "  ", "Spam?"], ROWS)
+    assert scores.tolist() == [[0, 0], [0, 0], [1, 1]]
+    assert all(prompt.startswith("Spam?") for batch in model.batches for prompt in batch)
+
+
+def test_a_brace_or_a_slot_name_in_rewrite_and_input_is_text():
+    evaluator = Evaluator(ScriptedTaskModel(spam_if_buy))
+    prompt = evaluator.prompt('Answer as {"label": x}, not {input}', row("{instruction} {0}", "ham"))
+    assert prompt == 'Answer as {"label": x}, not {input}\n\nInput: {instruction} {0}\nOutput:'
+
+
+def test_likelihood_takes_the_best_label_and_the_earlier_one_on_a_tie():
+    scores = {"a": [-1.0, -2.0], "b": [-2.0, -1.0], "c": [-1.0, -1.0]}
+    model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: scores[prompt.split("Input: ")[1][0]])
+    answers = Evaluator(model).answers(["x"], [row(name, "ham") for name in "abc"])[0]
+    assert [answer.prediction for answer in answers] == ["ham", "spam", "ham"]
+    assert [answer.label_logprobs for answer in answers] == [(-1, -2), (-2, -1), (-1, -1)]
+
+
+def test_margins_are_gold_minus_best_wrong():
+    model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: [-1.0, -3.0])
+    assert Evaluator(model).margins(["x"], ROWS).tolist() == [[-2.0, 2.0]]
+
+
+def test_decoding_is_chosen_by_capability_and_by_the_kind_of_task():
+    model = ScriptedTaskModel(spam_if_buy)
+    assert Evaluator(model).decoding_of(ROWS[0]) == "likelihood"
+    assert Evaluator(model).decoding_of(row("2+2?", "4", task="math", choices=None)) == "generate"
+    model.capabilities = frozenset({"generate", "constrained"})
+    assert Evaluator(model).decoding_of(ROWS[0]) == "constrained"
+    with pytest.raises(CapabilityError, match="label_logprobs"):
+        Evaluator(model, decoding="likelihood").score(["x"], ROWS)
+
+
+def test_free_text_is_parsed_before_it_is_graded():
+    model = ScriptedTaskModel(lambda prompt: "I would say: Spam, of course.")
+    answer = Evaluator(model, decoding="generate").answers(["x"], ROWS[:1])[0][0]
+    assert answer.output == "I would say: Spam, of course."
+    assert answer.prediction == "spam" and answer.score == 1.0
+
+
+def test_metric_follows_the_task_and_unknown_names_are_refused():
+    evaluator = Evaluator(ScriptedTaskModel(lambda prompt: "The answer is 1,080 dollars."))
+    assert evaluator.score(["x"], [row("q", "1080.0", task="math", choices=None)]).item() == 1.0
+    with pytest.raises(ConfigError, match="decoding 'beam'"):
+        Evaluator(ScriptedTaskModel(str), decoding="beam")
+    with pytest.raises(ConfigError, match="metric"):
+        Evaluator(ScriptedTaskModel(str), metric="accuracy_score")
+
+
+def test_target_logprobs_need_the_capability():
+    model = ScriptedTaskModel(spam_if_buy)
+    assert Evaluator(model).score(["x"], ROWS).shape == (1, 2)
+    with pytest.raises(CapabilityError, match="perplexity"):
+        Evaluator(model).target_logprobs(["x"], ROWS)
+
+
+def test_mixed_label_sets_keep_the_order_of_examples():
+    other = RewriteExample("Which?", "buy", "b", task="classification", choices=("a", "b"))
+    model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: [-2.0, -1.0])
+    assert np.array_equal(Evaluator(model).score(["x"], [ROWS[0], other, ROWS[1]]), [[1, 1, 0]])

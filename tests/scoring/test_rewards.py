@@ -1,0 +1,130 @@
+"""What a rewrite earns, part by part; the arithmetic stands beside each number."""
+
+import pytest
+
+from prewrite.errors import ConfigError
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.rewards import REWARD_MODES, TaskReward, compute_reward, length_difference
+from prewrite.task_models.scripted import ScriptedTaskModel
+from prewrite.types import RewriteExample
+
+INSTRUCTION = "Decide whether the mail is spam or ham."
+ROWS = [
+    RewriteExample(INSTRUCTION, "buy now", "spam", task="classification", choices=("ham", "spam")),
+    RewriteExample(INSTRUCTION, "see you", "ham", task="classification", choices=("ham", "spam")),
+]
+GOOD = "Read the mail and decide whether it is spam or ham."
+
+
+def scorer(prompt, labels):
+    """ham -1.5, spam -1.0 for every mail: right on the first, wrong on the second, by half a nat."""
+    return [-1.5, -1.0]
+
+
+def reward(mode="auto", **options):
+    return TaskReward(Evaluator(ScriptedTaskModel(lambda prompt: "spam", label_scores=scorer)), mode=mode, **options)
+
+
+def test_auto_is_the_mean_score():
+    graded = reward()([GOOD], INSTRUCTION, ROWS)[0]
+    assert graded.reward.total == graded.reward.parts["task"] == 0.5
+    assert graded.scores == (1.0, 0.0)
+
+
+def test_soft_is_the_clipped_margin_mapped_to_0_1():
+    # margins: +0.5 and -0.5 -> (1 + 0.5) / 2 = 0.75 and 0.25 -> mean 0.5
+    assert reward("soft")([GOOD], INSTRUCTION, ROWS)[0].reward.parts["task"] == pytest.approx(0.5)
+    # first row alone: 0.75
+    assert reward("soft")([GOOD], INSTRUCTION, ROWS[:1])[0].reward.parts["task"] == pytest.approx(0.75)
+
+
+def test_length_counts_words_against_the_instruction():
+    assert length_difference("one two three four", "one two") == 1.0  # |4 - 2| / 2
+    assert length_difference("one two three", "one two three four") == 0.25  # 1 / 4
+    assert length_difference("x " * 90, "one two") == 1.0  # clipped
+    assert reward("length", guards=())([INSTRUCTION], INSTRUCTION, ROWS)[0].reward.total == 0.0
+
+
+class Scoring(ScriptedTaskModel):
+    capabilities = ScriptedTaskModel.capabilities | {"target_logprobs"}
+
+    def target_logprobs(self, prompts, targets):
+        return [-0.5 if target == "spam" else -1.5 for target in targets]
+
+
+class Preferring(ScriptedTaskModel):
+    """Finds "spam" likelier than "eggs" by a nat, and everything by 0.4 nats under prompts that say "Say"."""
+
+    capabilities = ScriptedTaskModel.capabilities | {"target_logprobs"}
+
+    def target_logprobs(self, prompts, targets):
+        pairs = zip(prompts, targets, strict=True)
+        return [-2.5 + ("spam" in target) + 0.4 * ("Say" in prompt) - 9 * ("No" in prompt) for prompt, target in pairs]
+
+
+def test_soft_is_the_gain_in_nats_over_the_instruction_where_no_labels_are_scored_and_writes_nothing():
+    written = []
+    evaluator = Evaluator(Preferring(lambda prompt: written.append(prompt) or "spam"))
+    rows = [RewriteExample("Reply.", "a", "spam", task="qa"), RewriteExample("Reply.", "b", "eggs", task="qa")]
+    rewrites = ["Say it.", "", "Reply now.", "No."]
+    good, empty, same, bad = TaskReward(evaluator, mode="soft", guards=())(rewrites, "Reply.", rows)
+    assert good.reward.total == pytest.approx((1 + 0.4) / 2)  # 0.4 nats on either row
+    assert same.reward.total == pytest.approx(0.5)
+    assert bad.reward.total == empty.reward.total == 0.0  # -9 nats is clipped to -1
+    assert good.scores == () and not written
+
+
+def test_perplexity_is_minus_the_log_perplexity_and_adds_to_f1():
+    evaluator = Evaluator(Scoring(lambda prompt: "spam", label_scores=scorer))
+    # mean of -0.5 and -1.5
+    assert TaskReward(evaluator, mode="perplexity")([GOOD], INSTRUCTION, ROWS)[0].reward.total == pytest.approx(-1.0)
+    # -1.0 + mean token F1 of "spam" against spam and ham = -1.0 + 0.5
+    both = TaskReward(evaluator, mode="perplexity+f1")([GOOD], INSTRUCTION, ROWS)[0]
+    assert both.reward.total == pytest.approx(-0.5)
+
+
+def test_guards_take_off_by_name_and_at_most_twice_the_weight():
+    word_salad = "Rewrite instruction with description and description of instruction"
+    graded = reward(guard_weight=0.3)([word_salad], INSTRUCTION, ROWS)[0].reward
+    fired = {name: value for name, value in graded.parts.items() if name.startswith("guard/")}
+    assert "guard/drift" in fired and all(-0.3 <= value < 0 for value in fired.values())
+    assert graded.total == pytest.approx(0.5 + max(sum(fired.values()), -0.6))
+    assert reward(guards=())([word_salad], INSTRUCTION, ROWS)[0].reward.parts == {"task": 0.5}
+
+
+def test_a_rewrite_that_copies_a_training_text_is_penalised():
+    copied = "Decide spam or ham: dear winner claim the free cruise for two people before midnight."
+    secret = "dear winner claim the free cruise for two people before midnight"
+    parts = reward(forbidden_texts=[secret])([copied], INSTRUCTION, ROWS)[0].reward.parts
+    assert parts["guard/leakage"] < 0
+
+
+def test_compute_reward_grades_one_output():
+    assert compute_reward("I think: spam", ROWS[0]) == 1.0
+    assert compute_reward("ham", ROWS[0]) == 0.0
+    math = RewriteExample("Add.", "1+1", "1080", task="math")
+    assert compute_reward("so we get $1,080.0", math) == 1.0
+    qa = RewriteExample("q", "q", "the cat", task="qa")
+    assert compute_reward("the cat sat", qa, "token_f1") == pytest.approx(2 / 3)  # "the" is dropped: 1 of 2, 1 of 1
+    with pytest.raises(ConfigError, match="log-probabilities"):
+        compute_reward("x", ROWS[0], "soft")
+    with pytest.raises(ConfigError, match="unknown"):
+        compute_reward("x", ROWS[0], "best")
+
+
+def test_settings_that_contradict_are_refused():
+    with pytest.raises(ConfigError, match="reward model"):
+        reward("model")
+    with pytest.raises(ConfigError, match="guard 'kindness'"):
+        reward(guards=["kindness"])
+    with pytest.raises(ConfigError, match="guard_weight"):
+        reward(guard_weight=-1)
+    assert set(REWARD_MODES) >= {"auto", "perplexity", "perplexity+f1", "length", "soft", "model", "bleu"}
+
+
+def test_a_learned_reward_model_replaces_the_task_model():
+    asked = []
+    evaluator = Evaluator(ScriptedTaskModel(lambda prompt: asked.append(prompt) or "spam"))
+    graded = TaskReward(evaluator, mode="model", reward_model=lambda rewrites, name: [0.7 for _ in rewrites])
+    assert graded([GOOD], INSTRUCTION, ROWS)[0].reward.parts["task"] == pytest.approx(0.7)
+    assert asked == []

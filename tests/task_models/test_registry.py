@@ -1,0 +1,114 @@
+"""Names of task models."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from prewrite.errors import CapabilityError, ConfigError
+from prewrite.task_models.checks import check_task_model
+from prewrite.task_models.registry import TaskModelSpec, open_task_model, parse_task_model, spec_from_pair
+from prewrite.task_models.scripted import ScriptedTaskModel
+from prewrite.task_models.stream import Batch, Wrapper, stream
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("demo", TaskModelSpec("hf", "embedded")),
+        ("embedded", TaskModelSpec("hf", "embedded")),
+        ("hf:org/name", TaskModelSpec("hf", "org/name")),
+        ("hf:C:\\models\\m", TaskModelSpec("hf", "C:\\models\\m")),
+        ("hf:/models/a@b", TaskModelSpec("hf", "/models/a@b")),
+        ("ollama:gemma3:4b", TaskModelSpec("ollama", "gemma3:4b")),
+        ("ollama:gemma3:4b@http://gpu:11434", TaskModelSpec("ollama", "gemma3:4b", "http://gpu:11434")),
+        ("openai:org/m@http://127.0.0.1:8000/v1", TaskModelSpec("openai", "org/m", "http://127.0.0.1:8000/v1")),
+        ("openai:gpt-4o-mini", TaskModelSpec("openai", "gpt-4o-mini")),
+    ],
+)
+def test_names_are_read_and_written_back(text, spec):
+    assert parse_task_model(text) == spec
+    assert parse_task_model(str(spec)) == spec
+
+
+@pytest.mark.parametrize("text", ["", "gemma3:4b", "hf:", "hf", "llama:x", ":x"])
+def test_other_names_are_refused_with_the_backends(text):
+    with pytest.raises(ConfigError, match="hf, ollama, openai, openvino, vllm"):
+        parse_task_model(text)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:sk-secret@host/v1", "http://sk-secret@host/v1", "http://host/v1?key=sk-secret"]
+)
+def test_a_key_in_the_address_is_refused_and_not_repeated(address):
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        parse_task_model(f"openai:m@{address}")
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_backend_in_this_process_takes_no_address():
+    with pytest.raises(ConfigError, match="takes no address"):
+        parse_task_model("hf:m@http://host:1")
+
+
+def test_the_older_pair_of_flags_names_the_same_models():
+    assert spec_from_pair("ollama", "gemma3:4b") == parse_task_model("ollama:gemma3:4b")
+    with pytest.raises(ConfigError, match="task_backend 'tf' is unknown"):
+        spec_from_pair("tf", "m")
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown option 'temprature'; ollama has chat, max_new_tokens, num_ctx"):
+        open_task_model("ollama:m", options={"temprature": 1})
+
+
+def test_options_and_address_reach_the_backend(monkeypatch):
+    class Backend:
+        def __init__(self, model, *, address=None, chat=True):
+            self.got = (model, address, chat)
+
+    monkeypatch.setitem(sys.modules, "prewrite.task_models.ollama", SimpleNamespace(OllamaTaskModel=Backend))
+    task_model = open_task_model("ollama:m@http://h:1", options={"chat": False})
+    assert task_model.got == ("m", "http://h:1", False)
+
+
+def test_a_wrapper_has_the_name_identity_and_capabilities_of_what_it_wraps():
+    inner = ScriptedTaskModel(str.upper, name="inner")
+    wrapper = Wrapper.__new__(type("Plain", (Wrapper,), {"stream": lambda self, batch: stream(self.inner, batch)}))
+    wrapper.inner = inner
+    assert (wrapper.name, wrapper.identity, wrapper.capabilities) == ("inner", "inner", inner.capabilities)
+    assert wrapper.generate(["a"]) == ["A"] and wrapper.generate([]) == []
+    assert wrapper.label_logprobs([], ["x", "y"]).shape == (0, 2)
+
+
+def test_what_a_backend_cannot_do_is_an_error_before_anything_is_asked():
+    asked = []
+    model = ScriptedTaskModel(lambda prompt: asked.append(prompt) or "x")
+    with pytest.raises(
+        CapabilityError, match=r"scripted cannot do 'target_logprobs' .it can do: constrained, generate"
+    ):
+        list(stream(model, Batch("target_logprobs", ("p",), targets=("t",))))
+    assert asked == []
+
+
+def test_doctor_tells_whether_company_changes_an_answer():
+    def swayed(nats):
+        """A scripted model whose batches move the log-probability by `nats` per further prompt."""
+        model = ScriptedTaskModel(lambda prompt: "positive")
+        plain = model.label_logprobs
+        model.label_logprobs = lambda prompts, labels: plain(prompts, labels) - nats * (len(prompts) - 1)
+        return check_task_model(model)[-1]
+
+    assert swayed(0.0) == ("alone and in a batch", True, "log-probabilities 0.000 nats apart: the same")
+    assert "0.400 nats apart: labels that close can change places" in swayed(0.1).detail
+
+
+def test_doctor_compares_texts_where_labels_are_not_scored():
+    class Writer:
+        name = identity = "writer"
+        capabilities = frozenset({"generate"})
+
+        def generate(self, prompts):
+            return [f"one of {len(prompts)}" for _ in prompts]
+
+    assert "'one of 1' and 'one of 5'" in check_task_model(Writer())[-1].detail
