@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,6 +11,19 @@ TASKS: tuple[str, ...] = get_args(Task)
 
 Decoding = Literal["likelihood", "constrained", "generate"]
 DECODINGS: tuple[str, ...] = get_args(Decoding)
+
+
+def kind_of_task(task: Task | None, choices: Sequence[str] | None) -> Task | None:
+    """The kind of task of a row: one with labels to choose from is classification, whether it says so or not.
+
+    The answer is one of the labels, so it is read, graded and stratified as a label. Raises `ValueError` for a row
+    with labels that calls itself something else.
+    """
+    if not choices:
+        return task
+    if task not in (None, "classification"):
+        raise ValueError(f"task is {task!r} for a row with choices; such a row is classification")
+    return "classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +36,14 @@ class RewriteExample:
     output: str | tuple[str, ...]
     """The gold answer, or several accepted ones."""
     task: Task | None = None
-    """Picks metric and decoding."""
+    """Picks metric and decoding; see `kind_of_task` for a row with `choices`."""
     template: str | None = None
     """Overrides the meta prompt for this row's instruction; see `meta_prompts.build_meta_prompt`."""
     choices: tuple[str, ...] | None = None
     """The labels, in a fixed order; None where the task is not classification."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", kind_of_task(self.task, self.choices))
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -129,7 +129,23 @@ def test_choices_may_be_a_json_list_in_a_csv_cell(tmp_path):
     path = write_lines(
         tmp_path / "r.csv", "instruction,input,output,choices,task", 'I,a,yes,"[""yes"", ""no""]",', "I,b,c,,qa"
     )
-    assert [(e.choices, e.task) for e in PRewriteDataset(path)] == [(("yes", "no"), None), (None, "qa")]
+    assert [(e.choices, e.task) for e in PRewriteDataset(path)] == [
+        (("yes", "no"), "classification"),
+        (None, "qa"),
+    ]
+
+
+def test_a_row_with_choices_is_classification_whatever_other_rows_are_by_default(tmp_path):
+    labels = ["c", "c++"]
+    path = write_jsonl(
+        tmp_path / "r.jsonl",
+        [
+            {"instruction": "Name the language.", "input": "int x;", "output": "c", "choices": labels},
+            {"instruction": "Say who wrote it.", "input": "K&R", "output": "Kernighan and Ritchie"},
+        ],
+    )
+    assert [example.task for example in PRewriteDataset(path)] == ["classification", None]
+    assert [example.task for example in PRewriteDataset(path, task="qa")] == ["classification", "qa"]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +169,8 @@ def test_choices_may_be_a_json_list_in_a_csv_cell(tmp_path):
         (row(task=["qa"]), "task", "['qa']", "must be one of classification, qa, math"),
         (row(template=" "), "template", "' '", "must not be blank"),
         (row(template="Improve it."), "template", "'Improve it.'", "must hold the slot {instruction}"),
+        (row(choices=["b", "c"], task="qa"), "task", "'qa'", "must be 'classification' where the row has choices"),
+        (row(choices=["b", "c"], output=["b"]), "output", "['b']", "must be one label"),
         (row(choices=["x", "y"]), "output", "'b'", "must be one of the row's choices"),
         (row(choices=["b"]), "choices", "['b']", "two or more different labels"),
         (row(choices=["b", "b"]), "choices", "['b', 'b']", "two or more different labels"),

@@ -44,6 +44,13 @@ def test_splits_are_disjoint_whole_stratified_and_in_file_order():
     assert sorted([*train.indices, *dev.indices, *test.indices]) == list(range(200))
 
 
+def test_rows_with_choices_are_stratified_by_label_without_naming_their_task(tmp_path):
+    path = write(tmp_path / "rows.jsonl", labelled(200), task=None, choices=["common", "rare"])
+    for part in PRewriteDataset(path).split():
+        labels = Counter(example.output for example in part)
+        assert abs(labels["rare"] - len(part) / 4) <= 1
+
+
 def test_a_seed_gives_its_split_again_and_another_seed_another():
     first, again, other = (in_memory(100).split(seed=seed).test.indices.tolist() for seed in (3, 3, 4))
     assert first == again != other

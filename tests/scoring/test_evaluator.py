@@ -1,10 +1,12 @@
 """Where a rewrite meets the task: one call, no duplicates, the way of reading answers named and checked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prewrite.errors import CapabilityError, ConfigError
-from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.evaluator import Evaluator, margin
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
 
@@ -54,6 +56,16 @@ def test_an_empty_rewrite_scores_0_and_is_never_asked():
     assert all(prompt.startswith("Spam?") for batch in model.batches for prompt in batch)
 
 
+def test_a_row_with_choices_is_read_and_graded_as_a_label_without_naming_its_task():
+    example = RewriteExample("Name the language.", "int x;", "c", choices=("c", "c++"))
+    model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: [-2.0, -1.0])
+    evaluator = Evaluator(model)
+    assert (evaluator.decoding_of(example), evaluator.metric_of(example)) == ("likelihood", "label_match")
+    assert evaluator.score(["Say it."], [example]).tolist() == [[0.0]]  # "c++" is not "c"
+    with pytest.raises(ValueError, match="task is 'qa' for a row with choices"):
+        replace(example, task="qa")
+
+
 def test_a_brace_or_a_slot_name_in_rewrite_and_input_is_text():
     evaluator = Evaluator(ScriptedTaskModel(spam_if_buy))
     prompt = evaluator.prompt('Answer as {"label": x}, not {input}', row("{instruction} {0}", "ham"))
@@ -70,7 +82,9 @@ def test_likelihood_takes_the_best_label_and_the_earlier_one_on_a_tie():
 
 def test_margins_are_gold_minus_best_wrong():
     model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: [-1.0, -3.0])
-    assert Evaluator(model).margins(["x"], ROWS).tolist() == [[-2.0, 2.0]]
+    asked, empty = Evaluator(model).answers(["x", ""], ROWS)
+    assert [margin(answer, row) for answer, row in zip(asked, ROWS, strict=True)] == [-2.0, 2.0]
+    assert [margin(answer, row) for answer, row in zip(empty, ROWS, strict=True)] == [-10.0, -10.0]
 
 
 def test_decoding_is_chosen_by_capability_and_by_the_kind_of_task():

@@ -83,6 +83,27 @@ def test_perplexity_is_minus_the_log_perplexity_and_adds_to_f1():
     assert both.reward.total == pytest.approx(-0.5)
 
 
+class Hopeless(ScriptedTaskModel):
+    """Finds the gold answer at -1 nats a token under no instruction, -3 under one, and -12 under "Guess."."""
+
+    capabilities = ScriptedTaskModel.capabilities | {"target_logprobs"}
+
+    def target_logprobs(self, prompts, targets):
+        return [-12.0 if "Guess." in p else -3.0 if "Say" in p else -1.0 for p in prompts]
+
+
+@pytest.mark.parametrize("mode", ["perplexity", "perplexity+f1"])
+def test_an_empty_rewrite_earns_least_in_perplexity_modes_and_is_not_asked(mode):
+    evaluator = Evaluator(Hopeless(lambda prompt: "eggs"))
+    rows = [RewriteExample("Reply.", "a", "spam", task="qa")]
+    task_part = TaskReward(evaluator, mode=mode, guards=())
+    said, empty = (graded.reward.total for graded in task_part(["Say it.", ""], "Reply.", rows))
+    assert (said, empty) == (-3.0, -10.0)
+    said, empty, guess = (graded.reward.total for graded in task_part(["Say it.", " \n", "Guess."], "Reply.", rows))
+    assert (said, empty, guess) == (-3.0, -12.0, -12.0)  # nothing earns less than an empty rewrite
+    assert [graded.reward.total for graded in task_part(["", ""], "Reply.", rows)] == [-10.0, -10.0]
+
+
 def test_guards_take_off_by_name_and_at_most_twice_the_weight():
     word_salad = "Rewrite instruction with description and description of instruction"
     graded = reward(guard_weight=0.3)([word_salad], INSTRUCTION, ROWS)[0].reward

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prewrite.errors import ConfigError, DataError
-from prewrite.types import TASKS
+from prewrite.types import TASKS, Task, kind_of_task
 
 FIELDS = ("instruction", "input", "output", "task", "template", "choices", "id")
 Record = Mapping[str, object]
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     input: str
     output: list[str]
     """The accepted answers, at least one; exactly one for classification."""
-    task: str | None
+    task: Task | None
     template: str | None
     choices: str | None
     """The labels as a JSON list, so that rows with the same labels share one stored text."""
@@ -53,8 +53,8 @@ class RowFormat:
     """Our field -> the source's column, for every one of `FIELDS`."""
     instruction: str | None = None
     """For rows that have none."""
-    task: str | None = None
-    """For rows that have none."""
+    task: Task | None = None
+    """For rows that have neither task nor choices."""
 
     @classmethod
     def build(
@@ -71,7 +71,8 @@ class RowFormat:
             raise ConfigError(f"task: unknown task {task!r}; it must be one of {', '.join(TASKS)}")
         if instruction is not None and not instruction.strip():
             raise ConfigError("instruction: must not be blank; give the text that is to be rewritten, or leave it out")
-        return cls({field: field for field in FIELDS} | dict(column_map or {}), instruction, task)
+        columns = {field: field for field in FIELDS} | dict(column_map or {})
+        return cls(columns, instruction, cast("Task | None", task))
 
     def check_columns(self, names: Iterable[str], source: str) -> None:
         """Raise `DataError` if a source with fixed columns lacks one that every row needs."""
@@ -91,15 +92,9 @@ class RowFormat:
         instruction = record.get(columns["instruction"])
         if instruction is None:
             instruction = self.instruction
-        task = record.get(columns["task"])
-        if task is None:
-            task = self.task
-        elif task not in TASKS:
-            raise BadRow(
-                "task", f"got {show(task)}", f"must be one of {', '.join(TASKS)}", "correct it or leave it out"
-            )
         template = self._template(record.get(columns["template"]))
         choices = self._choices(record.get(columns["choices"]))
+        task = self._task(record.get(columns["task"]), choices)
         output = self._output(record, task == "classification")
         if choices is not None:
             stray = [answer for answer in output if answer not in choices]
@@ -113,7 +108,7 @@ class RowFormat:
             instruction=_prose("instruction", self._given("instruction", instruction, record)),
             input=_text("input", self._given("input", record.get(columns["input"]), record)),
             output=output,
-            task=str(task) if task is not None else None,
+            task=task,
             template=template,
             choices=None if choices is None else json.dumps(choices, ensure_ascii=False),
             id=None if row_id is None else _text("id", row_id),
@@ -127,6 +122,22 @@ class RowFormat:
             raise BadRow(field, state, "must be given", f"the row's columns are {found}; {_remedy_for_missing(field)}")
         return value
 
+    def _task(self, value: object, choices: tuple[str, ...] | None) -> Task | None:
+        """The row's own kind of task; else what its choices say, or the kind given for rows that have none."""
+        if value is None and choices is None:
+            return self.task
+        if value is not None and value not in TASKS:
+            raise BadRow(
+                "task", f"got {show(value)}", f"must be one of {', '.join(TASKS)}", "correct it or leave it out"
+            )
+        try:
+            return kind_of_task(cast("Task | None", value), choices)
+        except ValueError:
+            raise BadRow(
+                "task", f"got {show(value)}", "must be 'classification' where the row has choices",
+                "correct it, or leave out one of the two",
+            ) from None  # fmt: skip
+
     def _output(self, record: Record, is_label: bool) -> list[str]:
         value = self._given("output", record.get(self.columns["output"]), record)
         if not isinstance(value, list | tuple):
@@ -134,7 +145,7 @@ class RowFormat:
         if is_label:
             raise BadRow(
                 "output", f"got the list {show(value)}", "must be one label where the task is classification",
-                "give one label, or set task to 'qa' if several answers are right",
+                "give one label, or set task to 'qa' and leave choices out if several answers are right",
             )  # fmt: skip
         if not value:
             raise BadRow("output", "got an empty list", "must hold at least one answer", "give one or drop the row")

@@ -18,6 +18,10 @@ from prewrite.task_models.base import TaskModel
 from prewrite.text import fill
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
+EMPTY_NATS = -10.0
+"""What an empty rewrite gets where log-probabilities are counted: a confident wrong label's margin, or a gold answer
+whose every token was a draw from 22,000. A finite number, so that one empty rewrite does not drown the others."""
+
 
 class Evaluator:
     """Scores rewrites on examples with a frozen task model.
@@ -102,28 +106,23 @@ class Evaluator:
                 asked[pair] = answer
         return [[asked[rewrite, example] for example in examples] for rewrite in rewrites]
 
-    def margins(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
-        """Log-probability of the gold label minus that of the best wrong one, in nats; (rewrite, example).
-
-        Ranks rewrites that tie on accuracy. Raises `CapabilityError` where labels are not scored.
-        """
-        rows = []
-        for row in self.answers(rewrites, examples):
-            rows.append([margin(answer, example) for answer, example in zip(row, examples, strict=True)])
-        return np.array(rows).reshape(len(rewrites), len(examples))
-
     def target_logprobs(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
         """Mean log-probability per token of the first gold answer, at most 0; (rewrite, example).
 
-        Its negative is the log-perplexity of the paper's appendix D. Raises `CapabilityError` where the backend
-        cannot score a given text.
+        Its negative is the log-perplexity of the paper's appendix D. An empty rewrite is the rewriter's fault: nothing
+        is asked, and on each example it gets `EMPTY_NATS`, or the lowest value of the others where that is lower
+        still, so that none of them earns less. Raises `CapabilityError` where the backend cannot score a given text.
         """
         if "target_logprobs" not in self.task_model.capabilities:
             raise CapabilityError(f"{self.task_model.name} cannot score a given text, which perplexity rewards need")
-        prompts = [self.prompt(rewrite, example) for rewrite in rewrites for example in examples]
-        targets = [example.targets[0] for _ in rewrites for example in examples]
-        values = self.task_model.target_logprobs(prompts, targets)
-        return np.array(values).reshape(len(rewrites), len(examples))
+        asked = {rewrite: index for index, rewrite in enumerate(dict.fromkeys(filter(str.strip, rewrites)))}
+        prompts = [self.prompt(rewrite, example) for rewrite in asked for example in examples]
+        targets = [example.targets[0] for _ in asked for example in examples]
+        values = self.task_model.target_logprobs(prompts, targets) if asked else []
+        found = np.array(values, dtype=np.float64).reshape(len(asked), len(examples))
+        empty = found.min(axis=0, initial=EMPTY_NATS)
+        rows = [found[asked[rewrite]] if rewrite in asked else empty for rewrite in rewrites]
+        return np.array(rows).reshape(len(rewrites), len(examples))
 
     def _ask(
         self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[tuple[str, RewriteExample]]
@@ -161,13 +160,16 @@ class Evaluator:
 
 
 def margin(answer: Answer, example: RewriteExample) -> float:
-    """Log-probability of the gold label minus that of the best wrong one, in nats; see `Evaluator.margins`."""
+    """Log-probability of the gold label minus that of the best wrong one, in nats.
+
+    Ranks rewrites that tie on accuracy. An empty rewrite gets `EMPTY_NATS`. Raises `CapabilityError` where no labels
+    were scored.
+    """
     if not answer.prompt:
-        return -10.0  # no rewrite, nothing asked: as bad as a confident wrong label
+        return EMPTY_NATS
     if answer.label_logprobs is None or not example.choices:
         raise CapabilityError("reward_mode 'soft' needs classification rows and a backend that scores labels")
-    gold = [lp for lp, label in zip(answer.label_logprobs, example.choices, strict=True) if label in example.targets]
-    wrong = [
-        lp for lp, label in zip(answer.label_logprobs, example.choices, strict=True) if label not in example.targets
-    ]
+    pairs = list(zip(answer.label_logprobs, example.choices, strict=True))
+    gold = [logprob for logprob, label in pairs if label in example.targets]
+    wrong = [logprob for logprob, label in pairs if label not in example.targets]
     return max(gold) - max(wrong) if wrong else 0.0

@@ -14,7 +14,8 @@ All task parts are means over the update's examples, higher is better:
 | `model` | a learned reward model's estimate of the mode that it was trained on | as that mode |
 
 `auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
-sign and scale of perplexity open; `length` is reported of its first version. `soft` follows StablePrompt (arXiv
+sign and scale of perplexity open; `length` is reported of its first version. An empty rewrite earns the least of its
+update in every mode that asks the task model, and nothing is asked of it. `soft` follows StablePrompt (arXiv
 2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them. Where no labels are
 scored it counts nats as well, not probabilities: those of whole answers differ by thousandths, penalties by tenths.
 """
@@ -207,11 +208,9 @@ class TaskReward:
     ) -> NDArray[np.float64]:
         """(1 + g) / 2, g the mean over the examples of the gain over `instruction` in the gold answer's mean
         log-probability per token, in nats, clipped to ±1; 0 for an empty rewrite."""
-        asked = [rewrite for rewrite in dict.fromkeys(rewrites) if rewrite.strip()]
-        logprobs = self.evaluator.target_logprobs([instruction, *asked], examples)
+        logprobs = self.evaluator.target_logprobs([instruction, *rewrites], examples)
         gains = np.clip(logprobs[1:] - logprobs[0], -1, 1).mean(axis=1)
-        grades = dict(zip(asked, (1 + gains) / 2, strict=True))
-        return np.array([grades.get(rewrite, 0.0) for rewrite in rewrites])
+        return np.where([bool(rewrite.strip()) for rewrite in rewrites], (1 + gains) / 2, 0.0)
 
 
 def length_difference(rewrite: str, instruction: str) -> float:
