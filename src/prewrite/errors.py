@@ -37,5 +37,9 @@ class BudgetExceededError(PrewriteError, RuntimeError):
     """The next task-model call would exceed the budget that the user set; nothing was sent."""
 
 
+class StorageError(PrewriteError, OSError):
+    """A file or folder cannot be made or written: no space, no permission, or something else in its place."""
+
+
 class RunFolderError(PrewriteError, OSError):
     """A run folder exists, is missing, or does not hold what was asked for."""

@@ -1,22 +1,37 @@
-"""Where files of the user live, and how a file or folder is written: whole or not at all."""
+"""Where files of the user live, and how a file or folder is written: whole or not at all.
+
+What the operating system refuses on the way (no permission, no space) is a `StorageError` of one line, and what was
+there before stays.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
+from prewrite.errors import PrewriteError, StorageError
+
+_ABANDONED = 24 * 3600  # seconds after which a folder that is still being written belongs to a process that was killed
+
 
 def cache_dir() -> Path:
-    """`PREWRITE_CACHE_DIR`, or `prewrite` in the user's cache folder."""
-    if override := os.environ.get("PREWRITE_CACHE_DIR"):
-        return Path(override)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prewrite"
+    """The folder for everything that is made once and kept: answers, converted models, warm-start adapters.
+
+    `PREWRITE_CACHE_DIR` if set, else `prewrite` where the system keeps a user's caches (`~/.cache` on Linux,
+    `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows).
+    """
+    override = os.environ.get("PREWRITE_CACHE_DIR")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("prewrite", appauthor=False))
 
 
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
@@ -24,36 +39,122 @@ def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
 
     Safe when several processes start at once: each may make one, and the first that is whole stays.
     """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-    try:
-        make(temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was first: use its copy
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if not folder.is_dir():
+        with whole_folder(folder, replace=False) as temporary:
+            make(temporary)
     return folder
 
 
+@contextmanager
+def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """An empty folder to write into, which becomes `path` when the block ends; after an error nothing is left of it.
+
+    A folder that is at `path` already stays until the new one is whole. With `replace` off it stays for good: another
+    process was first.
+
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+    temporary = path.with_name(f".{path.name}.writing-{secrets.token_hex(4)}")
+    with writing(path):
+        temporary.mkdir(parents=True)
+        try:
+            _remove_abandoned(path.parent)
+            yield temporary
+            publish(temporary, path, replace=replace)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish(written: Path, path: Path, *, replace: bool = True) -> None:
+    """Give the finished folder `written` the name `path`, beside it, once its files are safe from a power cut.
+
+    An older folder at `path` is set aside first and put back if that fails; with `replace` off it stays, and
+    `written` is left as it is.
+    """
+    with writing(path):
+        for file in (*written.rglob("*"), written):
+            _sync(file)
+        aside = path.with_name(f".{path.name}.old-{secrets.token_hex(4)}")
+        if replace and path.exists():
+            path.rename(aside)
+        try:
+            written.rename(path)
+        except OSError:
+            if aside.exists():
+                aside.rename(path)
+            if replace or not path.is_dir():
+                raise
+        _sync(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
+
+    Raises `StorageError` where that cannot be done.
+    """
+    temporary = path.with_name(f".{path.name}.writing-{secrets.token_hex(4)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes a `StorageError` that names `path` of what the operating system refuses in here."""
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        yield
+    except PrewriteError:
         raise
+    except Exception as error:
+        if (reason := _refusal(error, path)) is None:
+            raise
+        remedy = "set PREWRITE_CACHE_DIR to" if path.is_relative_to(cache_dir()) else "give"
+        raise StorageError(
+            f"{str(path)!r} cannot be written ({reason}); free space or allow writing there, or {remedy} another place"
+        ) from error
+
+
+_REFUSED = re.compile(
+    r"\[Errno \d+\] (?P<python>[^:'\"]+)|(?P<rust>[^:]+) \(os error \d+\)|(?P<torch>inline_container)"
+)
+"""How errors of the operating system read where a library passes them on as text: shutil, safetensors, torch."""
+
+
+def _refusal(error: Exception, path: Path) -> str | None:
+    """Why the operating system refused to write, or None if `error` is of another kind."""
+    if isinstance(error, OSError) and error.strerror:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        return error.strerror if named.is_relative_to(path.parent) else f"{error.strerror}: {str(named)!r}"
+    if not (told := _REFUSED.search(str(error))):
+        return None
+    return (told["python"] or told["rust"] or "the file was cut off").strip()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or a folder's list of files is on the disk. Windows opens no folders."""
+    if path.is_symlink() or (os.name == "nt" and path.is_dir()):
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Delete what `whole_folder` left in `parent` when a process was killed."""
+    for folder in parent.glob(".*.writing-*"):
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

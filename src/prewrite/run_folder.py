@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError
-from prewrite.files import to_json, write_atomic
+from prewrite.files import to_json, write_atomic, writing
 
 
 class RunFolder:
@@ -100,7 +100,7 @@ class RunFolder:
     def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSONL file, flushed to disk before this returns."""
         text = "".join(to_json(row) + "\n" for row in rows)
-        with path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

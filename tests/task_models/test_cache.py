@@ -124,16 +124,16 @@ def test_a_file_of_another_version_is_set_aside(cache, caplog):
 
 def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TaskModelError, match="PREWRITE_CACHE"):
+    with pytest.raises(TaskModelError, match="PREWRITE_ANSWER_CACHE"):
         AnswerCache(tmp_path / "folder").get([b"k"])
 
 
 def test_the_path_follows_the_environment(monkeypatch, tmp_path):
-    for name in ("PREWRITE_CACHE", "PREWRITE_CACHE_DIR"):
+    for name in ("PREWRITE_ANSWER_CACHE", "PREWRITE_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_path() == tmp_path / "prewrite" / "answers.sqlite"
-    monkeypatch.setenv("PREWRITE_CACHE", str(tmp_path / "mine.db"))
+    monkeypatch.setenv("PREWRITE_ANSWER_CACHE", str(tmp_path / "mine.db"))
     assert default_cache_path() == tmp_path / "mine.db"
 
 

@@ -16,9 +16,8 @@ import torch
 from peft import PeftModel
 
 from prewrite.errors import RunFolderError
-from prewrite.lm.loading import (
-    load_adapter,
-)
+from prewrite.files import whole_folder
+from prewrite.lm.loading import load_adapter
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
     build_meta_prompt,
@@ -135,17 +134,12 @@ def decode(completions: Completions, tokenizer) -> list[str]:
 
 def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:
     """Write a rewriter folder; it appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    if isinstance(policy, PeftModel):
-        policy.save_pretrained(temporary / "adapter")
-        if warm_start is not None:
-            shutil.copytree(warm_start, temporary / "warm_start")
-    else:
-        policy.save_pretrained(temporary / "model")
-        tokenizer.save_pretrained(temporary / "model")
-    RunFolder.write_json(temporary / SETTINGS_FILE, asdict(settings))
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with whole_folder(folder) as written:
+        if isinstance(policy, PeftModel):
+            policy.save_pretrained(written / "adapter")
+            if warm_start is not None:
+                shutil.copytree(warm_start, written / "warm_start")
+        else:
+            policy.save_pretrained(written / "model")
+            tokenizer.save_pretrained(written / "model")
+        RunFolder.write_json(written / SETTINGS_FILE, asdict(settings))

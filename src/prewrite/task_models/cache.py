@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prewrite.errors import TaskModelError
-from prewrite.files import cache_dir
+from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.stream import Batch, Reply, Value, Wrapper, stream
 
@@ -40,8 +40,8 @@ _KEYS_PER_QUERY = 500  # below the 999 parameters that the oldest SQLite allows
 
 
 def default_cache_path() -> Path:
-    """`PREWRITE_CACHE` if set, else `answers.sqlite` in the user's cache folder."""
-    override = os.environ.get("PREWRITE_CACHE")
+    """`PREWRITE_ANSWER_CACHE` if set, else `answers.sqlite` in the user's cache folder."""
+    override = os.environ.get("PREWRITE_ANSWER_CACHE")
     return Path(override) if override else cache_dir() / "answers.sqlite"
 
 
@@ -166,7 +166,7 @@ class AnswerCache:
             except sqlite3.DatabaseError as error:
                 raise TaskModelError(
                     f"answer cache {self.path} cannot be used ({error}); free the disk or the file, point "
-                    "PREWRITE_CACHE elsewhere, or turn the cache off"
+                    "PREWRITE_ANSWER_CACHE elsewhere, or turn the cache off"
                 ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -174,7 +174,8 @@ class AnswerCache:
             return self._connection
         self._model_ids.clear()
         self._pid = os.getpid()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self._inode = _inode(self.path)
         self._connection = self._connect()
         if (found := _version(self._connection)) != VERSION:

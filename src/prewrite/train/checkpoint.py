@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
+from prewrite.files import whole_folder
 from prewrite.run_folder import RunFolder
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
@@ -42,16 +43,14 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
 
 def save(trainer: Any, path: Path) -> None:
     """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
-    temporary = path.with_name(f".{path.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    save_file(trainable_state(model), temporary / "policy.safetensors")
-    torch.save(trainer.optimizer.state_dict(), temporary / "optimizer.pt")
-    torch.save(trainer.lr_scheduler.state_dict(), temporary / "scheduler.pt")
-    record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
-    save_record(temporary, record, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
-    publish(temporary, path)
+    with whole_folder(path) as folder:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_file(trainable_state(model), folder / "policy.safetensors")
+        torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
+        record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
+        save_record(folder, record, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
+    remove_older(path)
 
 
 def save_record(
@@ -94,11 +93,8 @@ def reading(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Give a finished checkpoint its name, then remove the older ones."""
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.rename(path)
+def remove_older(path: Path) -> None:
+    """Delete the checkpoints before the one at `path`, which is whole."""
     for old in path.parent.glob("step-*"):
         if old.name < path.name:
             shutil.rmtree(old)

@@ -30,6 +30,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import RunFolderError
+from prewrite.files import publish, writing
 from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, query_ids, save_rewriter
@@ -278,13 +279,16 @@ class _GroupTrainer:
 
     def _save_checkpoint(self, model, trial, **settings) -> None:
         """TRL's own checkpoint and our record in one folder, which gets its name when it is whole."""
-        super()._save_checkpoint(model, trial, **settings)
+        written = self.run_folder.checkpoints / f"checkpoint-{self.state.global_step}"
+        with writing(written):
+            super()._save_checkpoint(model, trial, **settings)
         self.accelerator.wait_for_everyone()  # each process writes its generator's state into the folder
         if self.accelerator.is_main_process:
-            written = self.run_folder.checkpoints / f"checkpoint-{self.state.global_step}"
             record = {"step": self.updates}
             checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller, cost=self.cost)
-            checkpoint.publish(written, self.run_folder.checkpoints / f"step-{self.updates:05d}")
+            whole = self.run_folder.checkpoints / f"step-{self.updates:05d}"
+            publish(written, whole)
+            checkpoint.remove_older(whole)
         self.accelerator.wait_for_everyone()
 
     def _load_optimizer_and_scheduler(self, folder) -> None:

@@ -13,7 +13,6 @@ docs/algorithms.md tells how to use it.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from transformers import AutoModelForSequenceClassification, PrinterCallback, Tr
 from trl import RewardConfig, RewardTrainer
 
 from prewrite.errors import ConfigError, RunFolderError
+from prewrite.files import whole_folder
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import load_adapter, load_tokenizer, loading, pick_device
 from prewrite.run_folder import RunFolder
@@ -88,19 +88,13 @@ class LearnedReward:
 
     def save(self, folder: str | Path) -> None:
         """Write a reward model folder; it appears whole or not at all."""
-        folder = Path(folder)
-        temporary = folder.with_name(f".{folder.name}.writing")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         base = self.settings.base_model
         # The adapter names the base model as the user did, not where it was found.
         self.model.peft_config["default"].base_model_name_or_path = HUB_ID if base in EMBEDDED_NAMES else base
-        self.model.save_pretrained(temporary / "adapter", save_embedding_layers=False)
-        (temporary / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        RunFolder.write_json(temporary / REWARD_MODEL_FILE, asdict(self.settings))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        with whole_folder(Path(folder)) as written:
+            self.model.save_pretrained(written / "adapter", save_embedding_layers=False)
+            (written / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            RunFolder.write_json(written / REWARD_MODEL_FILE, asdict(self.settings))
 
     @classmethod
     def load(cls, folder: str | Path) -> LearnedReward:

@@ -23,7 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 
 from prewrite.errors import ConfigError
-from prewrite.files import cache_dir, made_once
+from prewrite.files import cache_dir, made_once, whole_folder
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import parameter_count
 from prewrite.rewriter.meta_prompts import build_meta_prompt
@@ -196,5 +196,6 @@ def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.half()
     model.peft_config["default"].base_model_name_or_path = HUB_ID if base_model in EMBEDDED_NAMES else base_model
-    model.save_pretrained(folder, save_embedding_layers=False)  # `auto` would ask the hub about the base model
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    with whole_folder(folder) as written:
+        model.save_pretrained(written, save_embedding_layers=False)  # `auto` would ask the hub about the base model
+        (written / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
