@@ -6,7 +6,7 @@ import torch
 from toy import toy_model
 
 from prewrite.errors import ConfigError
-from prewrite.rewriter import rewriter
+from prewrite.rewriter import starter
 from prewrite.rewriter.starter import load_base, starter_adapter
 from prewrite.run.config import TrainConfig
 from prewrite.run.train import resolved
@@ -94,7 +94,7 @@ def test_a_model_whose_layers_have_other_names_is_adapted_on_all_linear_layers(t
 def test_a_small_rewriter_samples_at_a_lower_temperature_unless_told_otherwise(base, monkeypatch):
     assert resolved(TrainConfig(dataset=["demo"], base_model=base)).temperature == 0.7
     assert resolved(TrainConfig(dataset=["demo"], base_model=base, temperature=0.9)).temperature == 0.9
-    monkeypatch.setattr(rewriter, "SMALL", 10)
+    monkeypatch.setattr(starter, "SMALL", 10)
     assert resolved(TrainConfig(dataset=["demo"], base_model=base)).temperature == 1
     with pytest.raises(ConfigError, match="temperature is 0"):
         TrainConfig(dataset=["demo"], base_model=base, temperature=0)
