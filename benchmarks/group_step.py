@@ -29,7 +29,7 @@ def run_part(shared: bool, algorithm: str, updates: int, dry: bool) -> dict:
     from prewrite.data import PRewriteDataset
     from prewrite.rewriter.starter import load_base, starter_adapter
     from prewrite.scoring.evaluator import Evaluator
-    from prewrite.train.grpo import TRAINERS
+    from prewrite.train.algorithms import ALGORITHMS
     from prewrite.train.trl_group import SharedPrompts
     from prewrite.types import RewriteExample
 
@@ -37,7 +37,7 @@ def run_part(shared: bool, algorithm: str, updates: int, dry: bool) -> dict:
         SharedPrompts.shares_prompts = False
     model, tokenizer = load_base("embedded", warm_start=None if dry else starter_adapter("embedded"))
     ends: list[tuple[float, float]] = []
-    trainer = TRAINERS[algorithm](
+    trainer = ALGORITHMS[algorithm].trainer_class()(
         (cut(model, dry), tokenizer), Evaluator(None), log_dir=tempfile.mkdtemp(),
         train_dataset=PRewriteDataset.from_examples([RewriteExample(INSTRUCTION, "x", "y")]), reward=ConstantGrades(),
         lora=lora_config(), max_steps=updates + 1, save_steps=10**9, max_completion_length=4 if dry else 40, seed=1,

@@ -20,8 +20,8 @@ from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.train import checkpoint
+from prewrite.train.algorithms import ALGORITHMS
 from prewrite.train.group_reward import GroupReward
-from prewrite.train.grpo import TRAINERS
 from prewrite.train.trl_group import trl_prompt
 from prewrite.types import RewriteExample
 
@@ -37,7 +37,9 @@ def toy_group_trainer(algorithm, log_dir, *, seed=0, **settings):
         "per_device_train_batch_size": 32, "num_iterations": 2, "examples_per_rewrite": 2, "beta": 0.0,
         "max_completion_length": 6, "learning_rate": 3e-3,
     }  # fmt: skip
-    return TRAINERS[algorithm](toy_model(seed), evaluator, log_dir=str(log_dir), **(defaults | settings))
+    return ALGORITHMS[algorithm].trainer_class()(
+        toy_model(seed), evaluator, log_dir=str(log_dir), **(defaults | settings)
+    )
 
 
 def rows(path):
@@ -263,7 +265,7 @@ def tokenizer_that_begins_with_eos():
 def test_the_policy_sees_the_tokens_that_it_will_be_asked_with(tmp_path, monkeypatch, algorithm, make):
     model, tokenizer = toy_model()[0], make()
     evaluator = toy_evaluator()
-    trainer = TRAINERS[algorithm](
+    trainer = ALGORITHMS[algorithm].trainer_class()(
         (model, tokenizer), evaluator, log_dir=tmp_path, train_dataset=toy_rows(), max_steps=1, num_iterations=1,
         reward=TaskReward(evaluator, guards=()), per_device_train_batch_size=4, max_completion_length=4,
     )  # fmt: skip
@@ -300,7 +302,7 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     evaluator = toy_evaluator()
-    trainer = TRAINERS["grpo"](
+    trainer = ALGORITHMS["grpo"].trainer_class()(
         str(tmp_path / "base"), evaluator, log_dir=tmp_path / "run", train_dataset=toy_rows(), max_steps=3,
         reward=TaskReward(evaluator, guards=()), lora=LoraConfig(r=4, target_modules="all-linear"),
         max_completion_length=6, per_device_train_batch_size=16, learning_rate=1e-2,

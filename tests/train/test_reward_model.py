@@ -175,11 +175,11 @@ def test_a_resumed_run_keeps_the_schedule(tmp_path):
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 def test_grpo_and_rloo_keep_the_schedule_and_grade_no_tied_estimates_again(tmp_path, algorithm):
-    from prewrite.train.grpo import TRAINERS
+    from prewrite.train.algorithms import ALGORITHMS
 
     evaluator = toy_evaluator()
     reward = TaskReward(evaluator, guards=(), mode="model", reward_model=lambda r, _: [0.5] * len(r), real_every=2)
-    trainer = TRAINERS[algorithm](
+    trainer = ALGORITHMS[algorithm].trainer_class()(
         toy_model(), evaluator, log_dir=str(tmp_path), train_dataset=toy_rows(), reward=reward, max_steps=4,
         per_device_train_batch_size=8, num_iterations=1, examples_per_rewrite=2, max_completion_length=6,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from toy import toy_evaluator, toy_model, toy_rows
 
 from prewrite.data import PRewriteDataset
 from prewrite.scoring.rewards import TaskReward
-from prewrite.train.grpo import TRAINERS
+from prewrite.train.algorithms import ALGORITHMS
 from prewrite.train.trl_group import SharedPrompts, distinct
 from prewrite.types import RewriteExample
 
@@ -26,7 +26,7 @@ def group_trainer(algorithm, log_dir, *, lora=True, **settings):
         "max_completion_length": 6, "learning_rate": 1e-2, "temperature": 0.8,
         "lora": LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False) if lora else None,
     }  # fmt: skip
-    return TRAINERS[algorithm](toy_model(0), evaluator, log_dir=log_dir, **(defaults | settings))
+    return ALGORITHMS[algorithm].trainer_class()(toy_model(0), evaluator, log_dir=log_dir, **(defaults | settings))
 
 
 def rows_of_tokens():

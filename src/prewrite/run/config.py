@@ -15,9 +15,9 @@ from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.scoring.metrics import get_metric
 from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
+from prewrite.train.algorithms import ALGORITHMS
 from prewrite.types import DECODINGS, TASKS
 
-ALGORITHMS = ("ppo", "grpo", "rloo")
 STRATEGIES = ("I", "S")
 
 
@@ -90,7 +90,9 @@ class TrainConfig(TaskConfig):
 
     output_dir: str = option("runs/rewriter-ppo", "the run folder")
     base_model: str = option("embedded", "the rewriter before training: folder, hub id or embedded", alias="rewriter")
-    algorithm: str = option("ppo", "ppo needs TRL 0.25; grpo and rloo run on any TRL since then", choices=ALGORITHMS)
+    algorithm: str = option(
+        "ppo", "ppo needs TRL 0.25; grpo and rloo run on any TRL since then", choices=tuple(ALGORITHMS)
+    )
     meta_family: str = option(
         "generic", "meta prompt: generic, reasoning, few_shot, or a text file with {instruction}"
     )
@@ -186,7 +188,7 @@ class TrainConfig(TaskConfig):
                 f"rewrites_per_step {self.rewrites_per_step} leaves less than two rewrites for each of "
                 f"{self.instructions_per_step} instructions_per_step, and one alone has nothing to be compared with"
             )
-        if self.entropy_coef and self.algorithm != "ppo":
+        if self.entropy_coef and "entropy_coef" not in ALGORITHMS[self.algorithm].own_settings:
             raise ConfigError(f"entropy_coef is ppo's; {self.algorithm} has no such bonus, leave it at 0")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")

@@ -14,6 +14,7 @@ from typing import Any
 from prewrite.data.splits import SPLIT_NAMES
 from prewrite.errors import RunFolderError
 from prewrite.run_folder import RunFolder
+from prewrite.train.algorithms import ALGORITHMS
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def go_on(run: RunFolder, record: Mapping[str, Any], rows: Mapping[str, Any]) ->
     about = ({"prewrite": part["prewrite_version"], "processes": part["processes"]} for part in (before, now))
     changed |= _changes(*about) | _changes(before["versions"], now["versions"])
     other = {name: values for name, values in changed.items() if name in before["config"] and name not in MAY_CHANGE}
-    if now["config"]["algorithm"] != "ppo":  # transformers goes on with the batch size that it began with
+    if ALGORITHMS[now["config"]["algorithm"]].keeps_batch:
         other |= {name: changed[name] for name in ("micro_batch_size", "processes") if name in changed}
     model, model_now = before["task_model"], now["task_model"]
     if model["name"] != model_now["name"]:

@@ -36,6 +36,7 @@ from prewrite.scoring.guards import language_note
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.budget import estimate
 from prewrite.train import checkpoint, processes
+from prewrite.train.algorithms import ALGORITHMS, Trainer
 from prewrite.train.mixture import joined, load_phrasings, mix
 from prewrite.train.warm_start import adapter_for
 
@@ -47,7 +48,7 @@ FORBIDDEN_TEXTS = 2000  # training inputs that the leakage guard knows; beyond t
 class Trained(NamedTuple):
     """A finished training and what is needed to measure it."""
 
-    trainer: Any
+    trainer: Trainer
     tasks: list[Task]
     run: RunFolder
     seconds: float
@@ -75,7 +76,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
 
 
 def measure(
-    config: TrainConfig, trainer: Any, tasks: Sequence[Task], run: RunFolder, phases: dict[str, float]
+    config: TrainConfig, trainer: Trainer, tasks: Sequence[Task], run: RunFolder, phases: dict[str, float]
 ) -> dict[str, Any]:
     """Choose and test a rewrite of every instruction; `phases` gets the seconds of both."""
     results = [choose_and_test(config, task, trainer.rewriter(), trainer.reward, run, phases) for task in tasks]
@@ -132,7 +133,7 @@ def overall(results: Sequence[dict[str, Any]]) -> str:
 
 def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     """Train and save the rewriter, without choosing or testing; the resolved settings are the run's first file."""
-    trainer_class = get_trainer_class(config.algorithm)  # an algorithm that cannot run here must say so first
+    trainer_class = ALGORITHMS[config.algorithm].trainer_class()  # an algorithm that cannot run here must say so first
     config = resolved(config)
     check_processes(config)
     processes.join()
@@ -227,17 +228,6 @@ def how_to_go_on(run: RunFolder) -> str:
     return f"Saved: {path}. Answers are in the cache. Go on with the same command and --resume."
 
 
-def get_trainer_class(algorithm: str) -> type:
-    """The trainer of an algorithm. Raises `MissingDependencyError` where the installed TRL has none."""
-    if algorithm == "ppo":
-        from prewrite.train.ppo import PRewritePPOTrainer
-
-        return PRewritePPOTrainer
-    from prewrite.train.grpo import TRAINERS
-
-    return TRAINERS[algorithm]
-
-
 def build_trainer(
     trainer_class: type,
     config: TrainConfig,
@@ -245,7 +235,7 @@ def build_trainer(
     evaluator: Evaluator,
     run: RunFolder,
     bar: tqdm,
-):
+) -> Trainer:
     """The trainer that `config` describes."""
     from peft import LoraConfig
 
@@ -293,21 +283,7 @@ def build_trainer(
         seed=config.seed,
         report_to=config.report_to,
     )
-    # The same setting goes by other names in TRL's trainers.
-    if config.algorithm == "ppo":
-        common |= dict(
-            response_length=config.response_length,
-            num_ppo_epochs=config.num_ppo_epochs,
-            kl_coef=config.kl_coef,
-            entropy_coef=config.entropy_coef,
-        )
-    else:
-        common |= dict(
-            max_completion_length=config.response_length,
-            num_iterations=config.num_ppo_epochs,
-            beta=config.kl_coef,
-            resample_ties=config.resample_ties,
-        )
+    common |= ALGORITHMS[config.algorithm].arguments(asdict(config))
     return trainer_class(config.base_model, evaluator, **common, **config.trl_overrides)
 
 
@@ -340,7 +316,7 @@ def progress_on(bar: tqdm):
 
 
 @contextmanager
-def stop_on_interrupt(trainer: Any) -> Iterator[None]:
+def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
     """The first Ctrl-C ends the run after the running update, with a checkpoint; the second one at once."""
 
     def request_stop(signum: int, frame: Any) -> None:

@@ -321,9 +321,6 @@ class PRewriteRLOOTrainer(_GroupTrainer, SharedPrompts, RLOOTrainer):
     config_class = RLOOConfig
 
 
-TRAINERS = {"grpo": PRewriteGRPOTrainer, "rloo": PRewriteRLOOTrainer}
-
-
 class _StepCallback(TrainerCallback):
     """Turns TRL's optimiser steps into updates of the run folder: dev evaluation, stopping, saving, logging."""
 
