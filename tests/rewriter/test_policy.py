@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import ConfigError  # noqa: E402
-from prewrite.lm import llama, lora, sampling, trunk  # noqa: E402  # noqa: E402
+from prewrite.lm import llama, sampling, trunk  # noqa: E402
+from prewrite.lm.lora import Projection, computes  # noqa: E402
 from prewrite.lm.embedded import find_gguf  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
 from prewrite.lm.loading import load_causal_lm  # noqa: E402
@@ -101,7 +102,7 @@ def weighted(logprobs, values, mask):
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 def test_shared_prompts_give_the_numbers_and_gradients_of_full_sequences(kind, lora):
     policy, completions = policy_of(kind, lora=lora), completions_of()
-    assert lora.computes(policy.language_model) == lora  # else this tests the same path twice
+    assert computes(policy.language_model) == lora  # else this tests the same path twice
     prompts = pad_prompts(PROMPTS, ROWS, PAD, "cpu")
     stats = policy(prompts, completions, temperature=0.7)
     logprobs, values, entropy = plain_stats(policy, completions, temperature=0.7)
@@ -161,7 +162,7 @@ def two_precisions(policy, way):
         for name, parameter in policy.policy.named_parameters():
             if "lora_" not in name:
                 parameter.data = parameter.data.bfloat16()
-        assert lora.computes(policy.language_model)
+        assert computes(policy.language_model)
     yield policy, torch.autocast("cpu", dtype=torch.bfloat16, enabled=way == "autocast")
 
 
@@ -229,7 +230,7 @@ def test_what_bf16_weights_cannot_hold_of_an_adapter_is_not_lost():
     projection.base_layer.weight.data[:] = signs.bfloat16()
     projection.lora_A["default"].weight.data[:] = 2.0**-10  # a step between bf16 numbers near 1 is 2^-7
     projection.lora_B["default"].weight.data[:] = 1.0
-    for linear in (llama.Llama(model.get_base_model()).layers[0].down, lora.Projection([projection]).linear()):
+    for linear in (llama.Llama(model.get_base_model()).layers[0].down, Projection([projection]).linear()):
         out = linear(torch.ones(1, SHAPE["intermediate_size"], dtype=torch.bfloat16))
         assert torch.allclose(out.float(), torch.tensor(SHAPE["intermediate_size"] * 2.0**-10), rtol=0.02)
 

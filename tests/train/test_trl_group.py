@@ -29,16 +29,16 @@ def group_trainer(algorithm, log_dir, *, lora=True, **settings):
     return ALGORITHMS[algorithm].trainer_class()(toy_model(0), evaluator, log_dir=log_dir, **(defaults | settings))
 
 
-def rows_of_tokens():
+def rows_of_tokens(device="cpu"):
     """Two prompts of different lengths, three completions that end at different places."""
     ids = torch.tensor([[0, 0, 3, 4, 5, 6, 1, 0], [3, 4, 8, 10, 7, 6, 5, 1], [0, 0, 3, 4, 9, 12, 6, 1]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 0], [1] * 8, [0, 0, 1, 1, 1, 1, 1, 1]])
-    return ids, mask, 4
+    return ids.to(device), mask.to(device), 4
 
 
 def gradients_of(trainer, logprobs, mask):
     trainer.model.zero_grad()
-    (logprobs * mask * torch.arange(1.0, 1 + mask.numel()).view_as(mask)).sum().backward()
+    (logprobs * mask * torch.arange(1.0, 1 + mask.numel(), device=mask.device).view_as(mask)).sum().backward()
     return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
@@ -46,7 +46,7 @@ def gradients_of(trainer, logprobs, mask):
 @lora_or_not
 def test_log_probabilities_entropies_and_gradients_are_those_of_trl(tmp_path, algorithm, lora):
     trainer = group_trainer(algorithm, tmp_path, lora=lora)
-    ids, mask, kept = rows_of_tokens()
+    ids, mask, kept = rows_of_tokens(trainer.accelerator.device)
     shared = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, kept, compute_entropy=True)
     theirs = super(SharedPrompts, trainer)._get_per_token_logps_and_entropies(
         trainer.model, ids, mask, kept, compute_entropy=True

@@ -32,7 +32,7 @@ def test_it_learns_the_pairs_and_the_saved_adapter_is_what_was_learned(base, tmp
     adapted, losses = warm_start(model, tokenizer, PAIRS, epochs=60, learning_rate=5e-2, held_out=0.2)
     assert losses["train/last"] < losses["held_out/before"] - 0.2
     assert losses["held_out/after"] < losses["held_out/before"] - 0.1
-    ids = tokenizer("solve the task step", return_tensors="pt").input_ids
+    ids = tokenizer("solve the task step", return_tensors="pt").input_ids.to(model.device)
     with torch.no_grad():
         learned = adapted(ids).logits
         module.save_adapter(adapted, tmp_path / "adapter", base_model=base)

@@ -152,7 +152,8 @@ class _GroupTrainer:
         self.value_head = ValueHead.of(model).to(self.accelerator.device)
         if self.ref_model is not None:
             frozen = self.accelerator.unwrap_model(self.ref_model.to(model.dtype))
-        self.reference = None if frozen is None else PolicyWithValueHead(frozen, self.value_head)
+        device = self.accelerator.device  # a model handed over may be elsewhere
+        self.reference = None if frozen is None else PolicyWithValueHead(frozen.to(device), self.value_head)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
