@@ -32,6 +32,8 @@ class Tokenizer:
     """A token per character."""
 
     def __call__(self, text, add_special_tokens=True):
+        if isinstance(text, list):
+            return {"input_ids": [self(one, add_special_tokens)["input_ids"] for one in text]}
         return {"input_ids": [*([1] if add_special_tokens else []), *map(ord, text)]}
 
 

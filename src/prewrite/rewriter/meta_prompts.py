@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import ConfigError
+from prewrite.lm.tokens import chat_text, has_chat_template
 from prewrite.text import fill
 
 CUE = "New instruction:"
@@ -79,18 +80,12 @@ def load_meta_prompt(family: str) -> str:
 def format_rewriter_query(meta_prompt: str, tokenizer: Any = None) -> str:
     """The text that the rewriter completes.
 
-    With a chat template: one user message and the start of the assistant's turn; tokenise it without adding special
-    tokens, the template has put them in. No system message is passed: the paper has none and some templates refuse
-    one, so a template that injects its own default (SmolLM2's does) keeps the model at what it was tuned with.
-    Thinking is switched off where the template knows the switch. Without a chat template: plain text that ends in
+    With a chat template: a user message and the start of the assistant's turn (`tokens.chat_text`); tokenise it
+    without adding special tokens, the template has put them in. Without one: plain text that ends in
     `New instruction:`, or in the meta prompt's own cue if its last line ends in a colon.
     """
-    if tokenizer is not None and getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": meta_prompt}]
-        query = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return str(query)
+    if has_chat_template(tokenizer):
+        return chat_text(tokenizer, meta_prompt)
     text = meta_prompt.rstrip()
     return text if text.endswith(":") and "\n" in text else f"{text}\n{CUE}"
 

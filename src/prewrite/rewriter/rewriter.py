@@ -18,6 +18,7 @@ from peft import PeftModel
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
 from prewrite.lm.loading import load_adapter
+from prewrite.lm.tokens import has_chat_template
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
     build_meta_prompt,
@@ -51,9 +52,8 @@ class RewriterSettings:
 
 def query_ids(query: str, tokenizer) -> list[int]:
     """Token ids of what the rewriter completes; `query` is a meta prompt with an instruction in it."""
-    query = format_rewriter_query(query, tokenizer)
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    return tokenizer(query, add_special_tokens=not has_template)["input_ids"]
+    text = format_rewriter_query(query, tokenizer)
+    return tokenizer(text, add_special_tokens=not has_chat_template(tokenizer))["input_ids"]
 
 
 class Rewriter:

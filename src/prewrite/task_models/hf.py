@@ -19,6 +19,7 @@ from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
 from prewrite.lm.prefix import Group, batches, group_by_prefix
+from prewrite.lm.tokens import continuation_ids, has_chat_template, prompt_ids
 from prewrite.lm.trunk import Cache, open_trunk
 from prewrite.task_models.base import Capability
 
@@ -53,7 +54,7 @@ class HFTaskModel:
         self.device = pick_device()
         self.dtype = pick_dtype(dtype, self.device)
         self.tokenizer = load_tokenizer(folder)
-        if chat and self.tokenizer.chat_template is None:
+        if chat and not has_chat_template(self.tokenizer):
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
         weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
         self.eos_ids = self._eos_ids(weights.generation_config.eos_token_id)
@@ -75,11 +76,10 @@ class HFTaskModel:
     @torch.inference_mode()
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
-        prompt_ids = self._tokenize(prompts)
         label_ids = [self._continuation_ids(label) for label in labels]
         scores = np.empty((len(prompts), len(labels)))
         room = max(map(len, label_ids)) - 1
-        for rows, shared, cache, hidden, lengths in self._prefilled(prompt_ids, room=room):
+        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts), room=room):
             logprobs = self._next_logprobs(hidden[:, -1])  # (B, V)
             for column, ids in enumerate(label_ids):
                 total = logprobs[:, ids[0]].double()
@@ -91,9 +91,8 @@ class HFTaskModel:
     @torch.inference_mode()
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt; always at most 0."""
-        prompt_ids = self._tokenize(prompts)
         target_ids = [self._continuation_ids(target) for target in targets]
-        both = [prompt + target for prompt, target in zip(prompt_ids, target_ids, strict=True)]
+        both = [prompt + target for prompt, target in zip(self._tokenize(prompts), target_ids, strict=True)]
         means = np.empty(len(prompts))
         # Score every target token in the same pass as its prompt; the last token needs no state after it.
         for rows, _, _, hidden, _ in self._prefilled([ids[:-1] for ids in both], keep=[len(t) for t in target_ids]):
@@ -142,7 +141,7 @@ class HFTaskModel:
     # ---- the model ------------------------------------------------------------------------------------------------
 
     def _prefilled(
-        self, prompt_ids: list[list[int]], *, keep: Sequence[int] | None = None, room: int = 0
+        self, token_ids: list[list[int]], *, keep: Sequence[int] | None = None, room: int = 0
     ) -> Iterator[tuple]:
         """Run all prompts; yields (rows, shared, cache, hidden, lengths) per batch.
 
@@ -150,19 +149,19 @@ class HFTaskModel:
         how many last states each row needs (one by default): no prefix may be shared that swallows them, and `hidden`
         holds as many as the neediest row's. The cache has room for `room` more tokens.
         """
-        keep = keep or [1] * len(prompt_ids)
+        keep = keep or [1] * len(token_ids)
         # A window counts columns: beyond it, padding between a shared prefix and its rows would push tokens out.
-        fits = max(map(len, prompt_ids), default=0) + room <= self.trunk.window
-        everything = [Group(list(range(len(prompt_ids))), 0)]
-        for group in group_by_prefix(prompt_ids, keep) if self.share_prefix and fits else everything:
-            prefix = prompt_ids[group.rows[0]][: group.shared]
+        fits = max(map(len, token_ids), default=0) + room <= self.trunk.window
+        everything = [Group(list(range(len(token_ids))), 0)]
+        for group in group_by_prefix(token_ids, keep) if self.share_prefix and fits else everything:
+            prefix = token_ids[group.rows[0]][: group.shared]
             prefix_cache = self.trunk.new_cache(1, len(prefix))
             if prefix:
                 ids = torch.tensor([prefix], device=self.device)
                 self.trunk(ids, torch.arange(len(prefix), device=self.device)[None], prefix_cache, keep=0)
-            own = [len(prompt_ids[row]) - group.shared for row in group.rows]
+            own = [len(token_ids[row]) - group.shared for row in group.rows]
             for rows in batches(group.rows, own, self.tokens_per_batch):
-                suffixes = [prompt_ids[row][group.shared :] for row in rows]
+                suffixes = [token_ids[row][group.shared :] for row in rows]
                 width = max(map(len, suffixes))
                 pad = self.tokenizer.pad_token_id
                 ids = torch.tensor([[pad] * (width - len(s)) + s for s in suffixes], device=self.device)
@@ -205,25 +204,10 @@ class HFTaskModel:
     # ---- tokens and batches ---------------------------------------------------------------------------------------
 
     def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        if self.chat:
-            prompts = [
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}],
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    enable_thinking=False,  # an answer follows the header, not a thought
-                )
-                for prompt in prompts
-            ]
-        # A chat template writes the special tokens itself; a bare prompt gets those the tokenizer was trained with.
-        ids = self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"]
-        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.pad_token_id
-        return [row or [start] for row in ids]
+        return prompt_ids(self.tokenizer, prompts, chat=self.chat)
 
     def _continuation_ids(self, text: str) -> list[int]:
-        """Tokens of `text` as a continuation: after a bare prompt it follows a space, after a chat header none."""
-        text = text.strip() if self.chat else f" {text.strip()}"
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return continuation_ids(self.tokenizer, text, chat=self.chat)
 
     def _eos_ids(self, ids: int | list[int] | None) -> torch.Tensor:
         ids = [self.tokenizer.eos_token_id] if ids is None else ids

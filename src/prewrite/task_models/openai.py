@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError, TaskModelError
+from prewrite.lm.tokens import continuation
 from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_tokens, read_label, scores_from_top
 from prewrite.task_models.openai_server import ServerFacts, probe, response_format, scoring_fields, send, tokenize
@@ -302,8 +303,7 @@ class OpenAITaskModel(StreamedTaskModel):
         return float(sum(logprobs) / (count if mean else 1))
 
     def _continuation(self, text: str) -> str:
-        """After a bare prompt an answer follows a space, after a chat header it starts."""
-        return text.strip() if self.chat else f" {text.strip()}"
+        return continuation(text, chat=self.chat)
 
     def _ids_of(self, label: str) -> list[int]:
         """Token ids of a label as the continuation of a prompt; asked once."""

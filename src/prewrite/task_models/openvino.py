@@ -21,6 +21,7 @@ from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
 from prewrite.files import cache_dir, made_once
 from prewrite.lm.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
 from prewrite.lm.prefix import batches, group_by_prefix
+from prewrite.lm.tokens import continuation
 from prewrite.task_models.base import Capability
 from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
 
@@ -89,7 +90,7 @@ class OpenVINOTaskModel:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
         self._require_bare("label_logprobs")
         prompt_ids = [self._tokens(prompt) for prompt in prompts]
-        label_ids = [self._tokens(f" {label.strip()}") for label in labels]
+        label_ids = [self._tokens(continuation(label, chat=False)) for label in labels]
         scores = np.empty((len(prompts), len(labels)))
         single = [column for column, ids in enumerate(label_ids) if len(ids) == 1]
         if single:
@@ -104,7 +105,7 @@ class OpenVINOTaskModel:
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
         self._require_bare("target_logprobs")
-        target_ids = [self._tokens(f" {target.strip()}") for target in targets]
+        target_ids = [self._tokens(continuation(target, chat=False)) for target in targets]
         return [
             float(values.mean()) for values in self._scored([self._tokens(prompt) for prompt in prompts], target_ids)
         ]

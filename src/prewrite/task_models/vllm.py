@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError, MissingDependencyError, TaskModelError
+from prewrite.lm.tokens import continuation, continuation_ids, prompt_ids
 from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_tokens
 
@@ -80,7 +81,7 @@ class VLLMTaskModel:
 
     def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
         """One of `labels` by vLLM's structured output."""
-        written = {self._continuation(label): label for label in labels}
+        written = {continuation(label, chat=self.chat): label for label in labels}
         texts = self._write(prompts, choosing(list(written), label_tokens(labels)))
         if wrong := [text for text in texts if text not in written]:
             raise TaskModelError(f"{self.name} wrote {wrong[0][:80]!r}, which is not one of the labels {list(labels)}")
@@ -88,14 +89,14 @@ class VLLMTaskModel:
 
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
-        prompt_ids = [self._prompt_ids(prompt) for prompt in prompts]
+        token_ids = self._prompt_ids(prompts)
         label_ids = [self._label_ids(label) for label in labels]
         if scores_token_ids() and all(len(ids) == 1 for ids in label_ids):
             tokens = [ids[0] for ids in label_ids]
-            outputs = self._run(prompt_ids, greedy(max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens))
+            outputs = self._run(token_ids, greedy(max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens))
             rows = [[output.outputs[0].logprobs[0][token].logprob for token in tokens] for output in outputs]
         else:
-            flat = [(prompt, ids) for prompt in prompt_ids for ids in label_ids]
+            flat = [(prompt, ids) for prompt in token_ids for ids in label_ids]
             sums = [sum(values) for values in self._score([p for p, _ in flat], [ids for _, ids in flat])]
             rows = [sums[at : at + len(labels)] for at in range(0, len(sums), len(labels))]
         return np.array(rows, dtype=np.float64).reshape(len(prompts), len(labels))
@@ -103,7 +104,7 @@ class VLLMTaskModel:
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
         target_ids = [self._label_ids(target) for target in targets]
-        scored = self._score([self._prompt_ids(prompt) for prompt in prompts], target_ids)
+        scored = self._score(self._prompt_ids(prompts), target_ids)
         return [sum(values) / len(values) for values in scored]
 
     def _score(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> list[list[float]]:
@@ -116,28 +117,18 @@ class VLLMTaskModel:
         ]
 
     def _write(self, prompts: Sequence[str], parameters: Any) -> list[str]:
-        outputs = self._run([self._prompt_ids(prompt) for prompt in prompts], parameters)
+        outputs = self._run(self._prompt_ids(prompts), parameters)
         return [output.outputs[0].text for output in outputs]
 
     def _run(self, token_ids: Sequence[list[int]], parameters: Any) -> list[Any]:
         requests = [{"prompt_token_ids": ids} for ids in token_ids]
         return list(self.llm.generate(requests, parameters, use_tqdm=False)) if requests else []
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        if not self.chat:
-            return list(self._tokenizer(prompt)["input_ids"])
-        messages = [{"role": "user", "content": prompt}]
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return prompt_ids(self._tokenizer, prompts, chat=self.chat)
 
     def _label_ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(self._continuation(text), add_special_tokens=False)["input_ids"])
-
-    def _continuation(self, text: str) -> str:
-        """After a bare prompt an answer follows a space, after a chat header it starts."""
-        return text.strip() if self.chat else f" {text.strip()}"
+        return continuation_ids(self._tokenizer, text, chat=self.chat)
 
 
 def greedy(**fields: Any) -> Any:

@@ -1,0 +1,51 @@
+"""Text as tokens, by one rule for the rewriter and for every task model: chat turns, prompts, and answers after them.
+
+A tokenizer here is anything with the interface of those of transformers; neither that nor torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def has_chat_template(tokenizer: Any) -> bool:
+    """Whether the model was tuned to chat and its tokenizer says in which form."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def chat_text(tokenizer: Any, message: str) -> str:
+    """One user message in the model's chat template, up to where the assistant's turn starts.
+
+    Thinking is off where the template has the switch: an answer follows the header, not a thought. No system message
+    is passed: some templates refuse one, and one that writes its own keeps the model at what it was tuned with.
+    """
+    messages = [{"role": "user", "content": message}]
+    return str(
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    )
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
+    """Token ids of prompts, bare or each as a chat message; an empty prompt is the token that a text starts with.
+
+    A bare prompt gets the special tokens that the tokenizer was trained with; a chat template writes them itself.
+    """
+    if not prompts:
+        return []
+    texts = [chat_text(tokenizer, prompt) for prompt in prompts] if chat else list(prompts)
+    rows = [list(ids) for ids in tokenizer(texts, add_special_tokens=not chat)["input_ids"]]
+    if all(rows):
+        return rows
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
+    return [row or [start] for row in rows]
+
+
+def continuation(text: str, *, chat: bool) -> str:
+    """An answer as it follows a prompt: after a bare prompt it follows a space, after a chat header it starts."""
+    return text.strip() if chat else f" {text.strip()}"
+
+
+def continuation_ids(tokenizer: Any, text: str, *, chat: bool) -> list[int]:
+    """Token ids of `continuation`."""
+    return list(tokenizer(continuation(text, chat=chat), add_special_tokens=False)["input_ids"])
