@@ -1,8 +1,11 @@
 """Prompts and answers become tokens by one rule, whoever asks."""
 
-import pytest
+from types import SimpleNamespace
 
-from prewrite.lm.tokens import chat_text, continuation, continuation_ids, has_chat_template, prompt_ids
+import pytest
+from toy import toy_model
+
+from prewrite.lm.tokens import chat_text, continuation, continuation_ids, end_ids, has_chat_template, prompt_ids
 
 
 class Characters:
@@ -60,3 +63,30 @@ def test_a_tokenizer_without_a_template_cannot_chat():
     assert has_chat_template(Characters())
     assert not has_chat_template(None)
     assert not has_chat_template(lambda text: text)
+
+
+CHAT = (
+    "{% for m in messages %}<unk> {{ m['content'] }}{% if m['role'] == 'assistant' %} <end>{% endif %} {% endfor %}"
+    "{% if add_generation_prompt %}answer{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("declared", "template", "expected"),
+    [
+        (1, None, (1,)),
+        (None, None, (1,)),
+        ([1, 5], None, (1, 5)),  # the list of a generation config
+        (4, None, (1, 4)),  # the model and its tokenizer declare different ones
+        (1, CHAT, (1, 13)),  # turns end with a token that nobody declares
+        ([1, 6], CHAT, (1, 6, 13)),
+        (1, "{% for m in messages %}{{ m['content'] }} task {% endfor %}", (1,)),  # a word is no end
+        (1, "{{ raise_exception('one user message only') }}", (1,)),
+    ],
+)
+def test_every_token_that_is_declared_to_end_a_text_ends_it(declared, template, expected):
+    tokenizer = toy_model()[1]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})  # id 13, after the 13 words
+    tokenizer.chat_template = template
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=declared))
+    assert end_ids(model, tokenizer) == expected

@@ -247,7 +247,7 @@ def engine(request, monkeypatch):
 
 
 def settings(**given):
-    return {"max_new_tokens": 12, "eos_token_id": EOS, "pad_token_id": PAD} | given
+    return {"max_new_tokens": 12, "end_ids": (EOS,), "pad_token_id": PAD} | given
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -313,6 +313,17 @@ def test_a_completion_keeps_its_end_and_nothing_after_it(engine):
         assert set(ids[~mask].tolist()) <= {PAD}
 
 
+def test_each_declared_end_ends_a_completion(engine):
+    ends = (EOS, 3, 7)
+    prompts = pad_prompts(PROMPTS, ROWS * 4, PAD, "cpu")
+    generator = torch.Generator().manual_seed(4)
+    rows = ending_policy().sample(prompts, generator=generator, **settings(end_ids=ends)).token_lists()
+    assert {row[-1] for row in rows} > set(ends)  # some rows run to the limit
+    for row in rows:
+        assert not set(row[:-1]) & set(ends)
+        assert row[-1] in ends or len(row) == 12
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_sampling_scores_its_tokens_as_the_forward_pass_does(temperature):
     policy = ending_policy()
@@ -338,7 +349,7 @@ def test_other_families_score_and_sample_as_they_do_in_transformers(family):
     stats = policy(prompts, completions, temperature=0.7)
     assert torch.allclose(stats.logprobs, logprobs, atol=1e-4)
     assert torch.allclose(stats.entropy, entropy, atol=1e-4)
-    settings = {"max_new_tokens": 5, "eos_token_id": -1, "pad_token_id": PAD, "temperature": 0.7}
+    settings = {"max_new_tokens": 5, "end_ids": (), "pad_token_id": PAD, "temperature": 0.7}
     seeded = torch.Generator().manual_seed(0)
     sampled = sampling.sample(model, policy.value_model, *prompts, **settings, generator=seeded)
     again = policy(prompts, Completions(sampled.ids, sampled.mask), temperature=0.7)

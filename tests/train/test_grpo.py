@@ -297,6 +297,27 @@ def test_a_chat_template_gets_messages_and_no_template_gets_text():
     assert isinstance(trl_prompt(INSTRUCTION, toy_model()[1]), str)
 
 
+@both
+@pytest.mark.parametrize("setting", [{}, {"gradient_checkpointing": True}], ids=["our sampling", "TRL's"])
+def test_every_declared_end_ends_a_completion(tmp_path, monkeypatch, algorithm, setting):
+    model, tokenizer = toy_model()
+    model.generation_config.eos_token_id = [1, 10]  # "now" ends a completion too
+    monkeypatch.setitem(globals(), "toy_model", lambda seed: (model, tokenizer))
+    trainer = toy_group_trainer(algorithm, tmp_path, max_steps=1, num_iterations=1, **setting)
+    seen = []
+    (reward,) = trainer.reward_funcs  # what TRL hands over is what it learns from
+    trainer.reward_funcs[0] = lambda **given: (seen.append(given["completion_ids"]), reward(**given))[1]
+    trainer.train()
+    (completions,) = seen
+    assert any(10 in ids for ids in completions)
+    assert all(10 not in ids[:-1] for ids in completions)
+    endless = sum(ids[-1] not in (0, 1, 10) for ids in completions) / len(completions)
+    # TRL takes a sampled pad, 0, for an end as well.
+    assert trainer.state.log_history[0]["completions/clipped_ratio"] == pytest.approx(endless)
+    assert not any("now" in row["completion"].split() for row in rows(tmp_path / "rollouts.jsonl"))
+    assert not any("now" in text.split() for text in trainer.rewriter().sample(INSTRUCTION, 64, seed=0))
+
+
 def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     model, tokenizer = toy_model()
     model.save_pretrained(tmp_path / "base")

@@ -12,15 +12,16 @@ from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError, RunFolderError
+from prewrite.rewriter.policy import Completions, TokenStats
 from prewrite.rewriter.rewriter import Rewriter, query_ids
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.rewards import TaskReward
+from prewrite.scoring.rewards import Graded, TaskReward
 from prewrite.task_models.stream import Reply, StreamedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.kl import KLController
-from prewrite.train.ppo import PRewritePPOTrainer
-from prewrite.types import RewriteExample
+from prewrite.train.ppo import PRewritePPOTrainer, RolloutBatch
+from prewrite.types import Reward, RewriteExample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,6 +201,44 @@ def test_meta_prompts_come_from_a_file_and_from_rows_and_a_saved_rewriter_has_th
     (folder / "rewriter.json").write_text('{"base_model": "x", "colour": "red"}')
     with pytest.raises(RunFolderError, match=r"rewriter\.json was changed"):
         Rewriter.load(folder)
+
+
+def model_with_two_ends():
+    """The toy's model, which also ends at "now" (token 10), as its generation config says."""
+    model, tokenizer = toy_model()
+    model.generation_config.eos_token_id = [1, 10]
+    return model, tokenizer
+
+
+def test_every_declared_end_ends_a_completion_in_training_and_in_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "toy_model", lambda seed: model_with_two_ends())
+    trainer = toy_trainer(str(tmp_path), max_steps=1, lora=LoraConfig(r=4, target_modules="all-linear"))
+    completions = trainer.rollout(1).completions.token_lists()
+    assert any(10 in row for row in completions)
+    assert all(10 not in row[:-1] for row in completions)
+    trainer.train()
+    assert not any("now" in row["completion"].split() for row in rows(tmp_path / "rollouts.jsonl"))
+    assert not any("now" in text.split() for text in trainer.rewriter().sample(INSTRUCTION, 64, seed=0))
+
+
+def test_a_rewriter_finetuned_in_full_keeps_its_ends_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "toy_model", lambda seed: model_with_two_ends())
+    trainer = toy_trainer(str(tmp_path), max_steps=1)
+    trainer.train()
+    assert Rewriter.load(trainer.save_rewriter()).end_ids == (1, 10)
+
+
+def test_only_a_completion_without_an_end_pays_the_penalty_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "toy_model", lambda seed: model_with_two_ends())
+    trainer = toy_trainer(str(tmp_path), max_steps=1, missing_eos_penalty=1.0, kl_coef=0.0)
+    ids = torch.tensor([[3, 1, 0], [3, 10, 0], [3, 4, 5]])
+    zeros = torch.zeros(3, 3)
+    batch = RolloutBatch(
+        [INSTRUCTION] * 3, [""] * 3, [""] * 3, trainer.rollout(1).prompts, Completions(ids, ids != 0),
+        TokenStats(zeros, zeros, zeros), zeros,
+    )  # fmt: skip
+    estimates = trainer.advantages(batch, [Graded(Reward(0.0, {"task": 0.0}), ())] * 3)
+    assert estimates.returns[:, 0].tolist() == [0.0, 0.0, -1.0]
 
 
 def test_an_unknown_setting_is_named_and_leaves_no_folder(tmp_path):

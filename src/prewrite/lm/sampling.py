@@ -6,6 +6,7 @@ changed by the next; that costs about as much as 8 of the tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ SHRINK = 0.75  # rows that have ended leave the batch when no more than this sha
 class Sampled(NamedTuple):
     """Sampled tokens and the model's view of them; T is the longest row's length, plus one where there is room."""
 
-    ids: torch.Tensor  # (B, T), right-padded; the end-of-sequence token, where there is one, counts as sampled
+    ids: torch.Tensor  # (B, T), right-padded; the token that ends a row, where there is one, counts as sampled
     mask: torch.Tensor  # (B, T), True where sampled
     logprobs: torch.Tensor  # (B, T), of the sampled tokens; 0 where padded
     entropy: torch.Tensor  # (B, T), of the distribution of each sampled token, in nats; 0 where padded
@@ -35,14 +36,15 @@ def sample(
     rows: torch.Tensor,
     *,
     max_new_tokens: int,
-    eos_token_id: int,
+    end_ids: Sequence[int],
     pad_token_id: int,
     temperature: float,
     generator: torch.Generator | None,
 ) -> Sampled:
     """One completion for each of `rows`, which continue left-padded prompts `ids`; `temperature` 0 is greedy.
 
-    A row's tokens depend on its place among `rows` and the generator's state, not on when other rows end.
+    A row ends at the first of `end_ids`. A row's tokens depend on its place among `rows` and
+    the generator's state, not on when other rows end.
     """
     count, device = len(rows), ids.device
     trunk = open_trunk(model, rows=count)
@@ -58,6 +60,7 @@ def sample(
     seen = mask[rows] if padded else None  # (B, S), what each row may look at; None: everything
     here = torch.arange(count, device=device)  # the rows still in the batch
     running = torch.ones(count, dtype=torch.bool, device=device)  # of those, the ones without an end
+    ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     for step in range(max_new_tokens):
         # A row stays for one step after its end: PPO wants the value of the state there.
         values[here, step] = value_model(state).squeeze(-1)
@@ -71,7 +74,7 @@ def sample(
         if step + 1 == max_new_tokens:
             break
         stays = running
-        running = running & (choice.token != eos_token_id)
+        running = running & ~torch.isin(choice.token, ends)
         token = choice.token
         if stays.sum() <= SHRINK * len(here):  # ended rows cost as much as running ones
             here, running, token, positions = here[stays], running[stays], token[stays], positions[stays]

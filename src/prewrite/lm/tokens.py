@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 
 def has_chat_template(tokenizer: Any) -> bool:
     """Whether the model was tuned to chat and its tokenizer says in which form."""
@@ -49,3 +51,30 @@ def continuation(text: str, *, chat: bool) -> str:
 def continuation_ids(tokenizer: Any, text: str, *, chat: bool) -> list[int]:
     """Token ids of `continuation`."""
     return list(tokenizer(continuation(text, chat=chat), add_special_tokens=False)["input_ids"])
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends what the model writes, in ascending order.
+
+    These are the tokenizer's end of sequence, those of the model's generation config, which may list several, and the
+    token that ends a turn in the chat template. The three often differ: a model tuned to chat may end its turns with
+    a token that its base model did not know.
+    """
+    declared = model.generation_config.eos_token_id
+    ids = {*declared} if isinstance(declared, list) else {declared}
+    return tuple(sorted((ids | {tokenizer.eos_token_id, _end_of_turn(tokenizer)}) - {None}))
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    """The special token that follows an answer in the chat template; None where there is none."""
+    if not has_chat_template(tokenizer):
+        return None
+    answer = "This is the answer."
+    turns = [{"role": "user", "content": "This is the question."}, {"role": "assistant", "content": answer}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
+    except TemplateError:  # a template for other turns than these
+        return None
+    _, found, after = rendered.rpartition(answer)
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
+    return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else None

@@ -31,10 +31,14 @@ class Prompts(NamedTuple):
 
 
 class Completions(NamedTuple):
-    """Sampled tokens, right-padded. The end-of-sequence token, where there is one, counts as sampled."""
+    """Sampled tokens, right-padded. The token that ends a row, where there is one, counts as sampled."""
 
     ids: torch.Tensor  # (B, T)
     mask: torch.Tensor  # (B, T), True where sampled
+
+    def token_lists(self) -> list[list[int]]:
+        """The sampled tokens of each row."""
+        return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
 
 
 class TokenStats(NamedTuple):
@@ -130,7 +134,7 @@ class PolicyWithValueHead(nn.Module):
         prompts: Prompts,
         *,
         max_new_tokens: int,
-        eos_token_id: int,
+        end_ids: Sequence[int],
         pad_token_id: int,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
@@ -139,7 +143,7 @@ class PolicyWithValueHead(nn.Module):
         completions, _ = self.sample_scored(
             prompts,
             max_new_tokens=max_new_tokens,
-            eos_token_id=eos_token_id,
+            end_ids=end_ids,
             pad_token_id=pad_token_id,
             temperature=temperature,
             generator=generator,

@@ -8,7 +8,7 @@ rewriter holds `model/` instead.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from peft import PeftModel
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
 from prewrite.lm.loading import load_adapter
-from prewrite.lm.tokens import has_chat_template
+from prewrite.lm.tokens import end_ids, has_chat_template
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
     build_meta_prompt,
@@ -26,7 +26,7 @@ from prewrite.rewriter.meta_prompts import (
     format_rewriter_query,
     load_meta_prompt,
 )
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
 
@@ -63,6 +63,7 @@ class Rewriter:
         self.policy = policy.eval()
         self.tokenizer = tokenizer
         self.settings = settings
+        self.end_ids = end_ids(policy.language_model, tokenizer)
 
     @classmethod
     def load(cls, folder: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Rewriter:
@@ -118,18 +119,18 @@ class Rewriter:
         completions = self.policy.sample(
             prompts,
             max_new_tokens=settings.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
+            end_ids=self.end_ids,
             pad_token_id=tokenizer.pad_token_id,
             temperature=temperature,
             generator=generator,
         )
-        return [extract_rewrite(text) for text in decode(completions, tokenizer)]
+        return [extract_rewrite(text) for text in decode(completions.token_lists(), tokenizer, self.end_ids)]
 
 
-def decode(completions: Completions, tokenizer) -> list[str]:
-    """The text of each completion, special tokens left out."""
-    rows = [row[mask].tolist() for row, mask in zip(completions.ids, completions.mask, strict=True)]
-    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+def decode(completions: Sequence[Sequence[int]], tokenizer, end_ids: Sequence[int]) -> list[str]:
+    """The text of each completion, without the token that ends it and without special tokens."""
+    written = [ids[:-1] if ids and ids[-1] in end_ids else ids for ids in completions]
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
 
 def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:

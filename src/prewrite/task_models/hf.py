@@ -19,7 +19,7 @@ from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
 from prewrite.lm.prefix import Group, batches, group_by_prefix
-from prewrite.lm.tokens import continuation_ids, has_chat_template, prompt_ids
+from prewrite.lm.tokens import continuation_ids, end_ids, has_chat_template, prompt_ids
 from prewrite.lm.trunk import Cache, open_trunk
 from prewrite.task_models.base import Capability
 
@@ -57,7 +57,7 @@ class HFTaskModel:
         if chat and not has_chat_template(self.tokenizer):
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
         weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
-        self.eos_ids = self._eos_ids(weights.generation_config.eos_token_id)
+        self.end_ids = torch.tensor(end_ids(weights, self.tokenizer), dtype=torch.long, device=self.device)
         self.trunk = open_trunk(weights, owned=True)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
@@ -114,13 +114,13 @@ class HFTaskModel:
             for _ in range(self.max_new_tokens):
                 token = self.trunk.lm_head(state).argmax(-1)
                 written = torch.cat([written, token[:, None]], dim=1)
-                ended |= torch.isin(token, self.eos_ids)
+                ended |= torch.isin(token, self.end_ids)
                 if bool(ended.all()):
                     break
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
                 state = self.trunk(token[:, None], positions[:, None], cache, mask)[:, -1]
                 positions = positions + 1
-            ends = set(self.eos_ids.tolist())
+            ends = set(self.end_ids.tolist())
             for row, ids in zip(rows, written.tolist(), strict=True):
                 stop = next((at for at, token in enumerate(ids) if token in ends), len(ids))
                 outputs[row] = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
@@ -208,10 +208,6 @@ class HFTaskModel:
 
     def _continuation_ids(self, text: str) -> list[int]:
         return continuation_ids(self.tokenizer, text, chat=self.chat)
-
-    def _eos_ids(self, ids: int | list[int] | None) -> torch.Tensor:
-        ids = [self.tokenizer.eos_token_id] if ids is None else ids
-        return torch.tensor(ids if isinstance(ids, list) else [ids], device=self.device)
 
 
 def _weights_digest(folder: Path) -> str:

@@ -31,9 +31,10 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from prewrite.data import PRewriteDataset
 from prewrite.errors import RunFolderError
 from prewrite.files import publish, writing
+from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, query_ids, save_rewriter
+from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, decode, query_ids, save_rewriter
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
@@ -109,7 +110,8 @@ class _GroupTrainer:
             model, tokenizer = load_base(str(base_model), warm_start=warm_start)
             name = str(base_model)
         clear_sampling_defaults(model)
-        model.generation_config.eos_token_id = tokenizer.eos_token_id  # newer TRL ends at every id that stands here
+        self.end_ids = end_ids(model, tokenizer)
+        model.generation_config.eos_token_id = list(self.end_ids)  # newer TRL ends at every id that stands here
         tokenizer.model_input_names = ["input_ids", "attention_mask"]  # a plain fast tokenizer adds token types
         set_seed(args.seed)  # TRL 0.25 draws the adapter before it seeds
         self.evaluator = evaluator
@@ -147,6 +149,7 @@ class _GroupTrainer:
                 processing_class=tokenizer,
                 peft_config=lora,
             )
+        self.end_everywhere()
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks.insert(0, _StepCallback(self))  # before trackers, which log what it adds
         self.value_head = ValueHead.of(model).to(self.accelerator.device)
@@ -193,7 +196,7 @@ class _GroupTrainer:
     def _reward(self, prompts, completions, completion_ids, instruction, step, **_) -> list[float]:
         """TRL's reward function: one call per update and process, with all its rows."""
         number = step[0]
-        texts = [self.processing_class.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        texts = decode(completion_ids, self.processing_class, self.end_ids)
         rewrites = [extract_rewrite(text) for text in texts]
         kl, entropy = self._divergence(instruction, completion_ids)
         self.clock.lap("rollout")

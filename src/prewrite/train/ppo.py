@@ -28,6 +28,7 @@ from transformers import set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import BudgetExceededError, TaskModelError
+from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
 from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, decode, query_ids, save_rewriter
@@ -134,6 +135,7 @@ class PRewritePPOTrainer(PPOTrainer):
             model, tokenizer = load_base(str(base_model), warm_start=warm_start)
             name = str(base_model)
         clear_sampling_defaults(model)
+        ends = end_ids(model, tokenizer)
         set_seed(args.seed)  # TRL draws the adapter before it seeds
         with policy_wrapper(PolicyWithValueHead):
             super().__init__(
@@ -146,6 +148,9 @@ class PRewritePPOTrainer(PPOTrainer):
                 value_model=ValueHead.of(model),
                 peft_config=lora,
             )
+        # TRL knows one token that ends a completion; the model may have several.
+        self.end_ids = ends if args.stop_token == "eos" else tuple(filter(None, [self.stop_token_id]))
+        model.generation_config.eos_token_id = list(ends)
         for printer in (ppo_trainer.PrinterCallback, ppo_trainer.DEFAULT_PROGRESS_CALLBACK):
             self.callback_handler.pop_callback(printer)  # `progress` is the caller's one line per update
         self.evaluator = evaluator
@@ -215,12 +220,12 @@ class PRewritePPOTrainer(PPOTrainer):
             completions, old = policy.sample_scored(
                 prompts,
                 max_new_tokens=args.response_length,
-                eos_token_id=self.stop_token_id,
+                end_ids=self.end_ids,
                 pad_token_id=tokenizer.pad_token_id,
                 temperature=args.temperature,
                 generator=torch.Generator(device).manual_seed(int(tokens.integers(2**62))),
             )
-        texts = decode(completions, tokenizer)
+        texts = decode(completions.token_lists(), tokenizer, self.end_ids)
         rewrites = [extract_rewrite(text) for text in texts]
         return RolloutBatch([names[r] for r in rows], texts, rewrites, prompts, completions, old)
 
@@ -267,7 +272,8 @@ class PRewritePPOTrainer(PPOTrainer):
         rewards = -self.kl_controller.coefficient * kl - self.entropy_coef * batch.old.logprobs
         scores = torch.tensor([g.reward.total for g in graded], device=mask.device, dtype=rewards.dtype)
         if args.missing_eos_penalty is not None:
-            ended = (batch.completions.ids * mask == self.stop_token_id).any(1)
+            ends = torch.tensor(self.end_ids, device=mask.device)
+            ended = (torch.isin(batch.completions.ids, ends) & mask).any(1)
             scores = torch.where(ended, scores, scores - args.missing_eos_penalty)
         rewards[torch.arange(count), end] += scores
         if args.whiten_rewards:

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,13 @@ class SharedPrompts:
     accelerator: Any
     args: Any
     processing_class: Any
+    end_ids: tuple[int, ...]
+
+    def end_everywhere(self) -> None:
+        """Let each of `end_ids` end a completion in TRL's own code too; after its constructor."""
+        self.eos_token_id = AnyOf(self.end_ids)
+        if hasattr(self, "generation_config"):
+            self.generation_config.eos_token_id = list(self.end_ids)
 
     @property
     def shares_prompts(self) -> bool:
@@ -142,7 +149,7 @@ class SharedPrompts:
         if not (plain and self.shares_prompts):
             return super()._generate_single_turn(*inputs, **settings)
         policy = PolicyWithValueHead(self.accelerator.unwrap_model(self.model), self.value_head)
-        with _generating(policy, self.processing_class.eos_token_id):
+        with _generating(policy, self.end_ids):
             return super()._generate_single_turn(*inputs, **settings)
 
     def _get_per_token_logps_and_entropies(
@@ -163,6 +170,20 @@ class SharedPrompts:
         return (scored.logprobs, entropy, *router_loss)
 
 
+class AnyOf:
+    """Several token ids where TRL 0.25 compares with one: it equals each of them, and elementwise in a tensor."""
+
+    def __init__(self, ids: Sequence[int]):
+        self.ids = tuple(ids)
+
+    def __eq__(self, other: object) -> Any:
+        if isinstance(other, torch.Tensor):
+            return torch.isin(other, torch.tensor(self.ids, device=other.device))
+        return other in self.ids
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def distinct(ids: torch.Tensor, mask: torch.Tensor) -> Prompts:
     """The distinct rows of left-padded prompts; (B, P) each."""
     both, rows = torch.unique(torch.stack([ids, mask], dim=1), dim=0, return_inverse=True)
@@ -170,14 +191,14 @@ def distinct(ids: torch.Tensor, mask: torch.Tensor) -> Prompts:
 
 
 @contextmanager
-def _generating(policy: PolicyWithValueHead, eos_token_id: int) -> Iterator[None]:
+def _generating(policy: PolicyWithValueHead, end_ids: Sequence[int]) -> Iterator[None]:
     """While TRL samples, its model's `generate` is the policy's `sample`."""
 
     def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config, **_) -> torch.Tensor:
         completions = policy.sample(
             distinct(input_ids, attention_mask),
             max_new_tokens=generation_config.max_new_tokens,
-            eos_token_id=eos_token_id,
+            end_ids=end_ids,
             pad_token_id=generation_config.pad_token_id,
             temperature=generation_config.temperature,
         )
