@@ -8,8 +8,8 @@ more updates bring.
 Every cell is an ordinary run of `prewrite train` with a recipe and the condition's settings, in a folder of its own
 under `--output`; finished ones are not run again, so a study can be stopped and continued, and studies share cells.
 All share the cache of answers: those of the initial instruction, the same in every cell, are asked for once. The table
-counts prompts, cached or not. `--table` only prints what is there; `--evened` adds what the gains are with labels
-evened out, from cached answers. The choice of a cell's rewrite rests on dev rows, its figures on test rows.
+counts prompts, cached or not. `--table` only prints what is there; `--calibrated` adds what remains of the gains
+after batch calibration, from cached answers. A cell's rewrite is chosen on dev rows, and measured on test rows.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--conditions", help="by commas; all of the study by default")
     parser.add_argument("--seeds", default="0,1,2", help="by commas")
     parser.add_argument("--table", action="store_true", help="print the table of finished runs, run nothing")
-    parser.add_argument("--evened", action="store_true", help="print the gains with labels evened out too")
+    parser.add_argument("--calibrated", action="store_true", help="print the gains after batch calibration too")
     given = parser.parse_args()
     conditions = STUDIES[given.study]
     wanted = given.conditions.split(",") if given.conditions else list(conditions)
@@ -86,8 +86,8 @@ def main() -> None:
     print_means(given, cells, conditions)
     if CONTROL in conditions:
         print_learning(given, cells, conditions)
-    if given.evened:
-        print_evened(given, cells, conditions)
+    if given.calibrated:
+        print_calibrated(given, cells, conditions)
 
 
 def folder_of(given: argparse.Namespace, data: str, settings: list[str], seed: int) -> Path:
@@ -166,21 +166,23 @@ def print_means(given: argparse.Namespace, cells, conditions) -> None:
         print(f"| {data} | {name} | {len(runs)} | {' | '.join(shown)} |")
 
 
-def print_evened(given: argparse.Namespace, cells, conditions) -> None:
-    """As `print_means`, with labels evened out under both instructions (`prewrite.choosing.stats.even_out`)."""
+def print_calibrated(given: argparse.Namespace, cells, conditions) -> None:
+    """As `print_means`, after batch calibration (`prewrite.choosing.stats`) under both instructions."""
     groups: dict[tuple[str, str], list[Evaluation]] = {}
     for data, name, _, run, result in finished(given, cells, conditions):
         config = TrainConfig(**RunFolder.read_json(run.config)["config"])
         texts = {who: found["instruction"] for who, found in result["test"]["instructions"].items()}
         (task,) = open_tasks(config, open_splits(config))
         groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(task.test)))
-    print("\n| data | condition | runs | initial, evened out | mean gain, 95% interval | per seed |")
+    print("\n| data | condition | runs | initial, calibrated | mean gain, 95% interval | per seed |")
     print("| --- | --- | ---: | ---: | --- | --- |")
     for (data, name), found in groups.items():
-        before, after = (np.mean([one.results[who].evened for one in found], axis=0) for who in ("initial", "rewrite"))
+        before, after = (
+            np.mean([one.results[who].calibrated for one in found], axis=0) for who in ("initial", "rewrite")
+        )
         mean = paired_bootstrap(after, before)
         points = f"{100 * mean.mean:+.1f} ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
-        each = " ".join(f"{100 * one.evened['rewrite'].mean:+.1f}" for one in found)
+        each = " ".join(f"{100 * one.calibrated['rewrite'].mean:+.1f}" for one in found)
         print(f"| {data} | {name} | {len(found)} | {before.mean():.3f} | {points} | {each} |")
 
 

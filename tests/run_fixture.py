@@ -144,7 +144,7 @@ def make_run(
             instructions["untrained greedy"] = DRAFTS[0]
             instructions["untrained best of 10"] = DRAFTS[3]
             instructions["few-shot (4)"] = few_shot_instruction(INITIAL, dev, 4)
-        found = evaluate(evaluator, instructions, examples(test_rows, "test"), seed=seed)
+        found = evaluate(evaluator, instructions, examples(test_rows, "test"), primary="rewrite", seed=seed)
         run.append(run.items, found.items())
         result |= {"test": found.to_json(), "verdict": found.verdict("rewrite")}
     else:

@@ -58,7 +58,7 @@ def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monke
     study.run_cell(given, "demo", tiny, 0)
     study.print_rows(given, cells, conditions)
     study.print_means(given, cells, conditions)
-    study.print_evened(given, cells, conditions)
+    study.print_calibrated(given, cells, conditions)
     printed = capsys.readouterr().out
     assert re.search(r"\| demo \| tiny \| 1 \| [01]\.\d{3} \| [+-]?\d", printed)
     result = json.loads((study.folder_of(given, "demo", tiny, 0) / "result.json").read_text())

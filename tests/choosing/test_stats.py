@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from prewrite.choosing.stats import (
-    calibration,
+    batch_calibrate,
     correct_for_selection,
-    even_out,
     holm,
     label_probabilities,
     mcnemar_exact,
     mean_interval,
     paired_bootstrap,
+    reliability,
 )
 from prewrite.errors import ConfigError
 
@@ -108,15 +108,15 @@ def test_holm_of_three():
     assert holm([]) == []
 
 
-def test_calibration_of_overconfident_answers():
-    found = calibration([0.95] * 10 + [0.55] * 10, [1] * 6 + [0] * 4 + [1] * 5 + [0] * 5)
+def test_reliability_of_overconfident_answers():
+    found = reliability([0.95] * 10 + [0.55] * 10, [1] * 6 + [0] * 4 + [1] * 5 + [0] * 5)
     assert [(b.count, b.accuracy) for b in found.bins] == [(10, 0.5), (10, 0.6)]
     assert found.ece == pytest.approx((0.35 + 0.05) / 2)
     assert found.brier == pytest.approx((6 * 0.05**2 + 4 * 0.95**2 + 5 * 0.45**2 + 5 * 0.55**2) / 20)
 
 
 def test_confidence_of_exactly_zero_and_one_falls_into_the_outer_bins():
-    found = calibration([0.0, 1.0], [0, 1])
+    found = reliability([0.0, 1.0], [0, 1])
     assert [(b.low, b.high) for b in found.bins] == [(0.0, 0.1), (0.9, 1.0)]
     assert found.ece == 0
 
@@ -152,8 +152,8 @@ def test_choosing_the_baseline_gains_nothing():
     assert found.gain == 0 and found.verdict().startswith("No significant gain")
 
 
-def test_evening_out_divides_each_label_by_its_mean_probability():
+def test_batch_calibration_divides_each_label_by_its_mean_probability():
     # means 0.8 and 0.2: 0.9 / 0.8 > 0.1 / 0.2, but 0.7 / 0.8 < 0.3 / 0.2; a row's own total does not matter
     logprobs = np.log([[0.9, 0.1], [0.7, 0.3]]) + np.array([[-5.0], [0.0]])
-    ratios = np.exp(even_out(logprobs) - np.array([[-5.0], [0.0]]))
+    ratios = np.exp(batch_calibrate(logprobs) - np.array([[-5.0], [0.0]]))
     np.testing.assert_allclose(ratios, [[1.125, 0.5], [0.875, 1.5]])

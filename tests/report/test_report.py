@@ -6,12 +6,12 @@ from threading import Thread
 
 import pytest
 
-from prewrite.choosing.evaluate import evened_note
+from prewrite.choosing.evaluate import calibrated_note
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks
 from prewrite.report.diff import word_diff
-from prewrite.report.formats import duration, percent, signed
+from prewrite.report.formats import duration, percent, pvalue, signed
 from prewrite.report.markdown import cell, fenced
 from prewrite.report.read import MAX_POINTS, read_run
 from prewrite.report.watch import make_server
@@ -45,8 +45,27 @@ def test_the_report_says_what_the_result_says(run):
     assert percent(test["rewrite"]["mean"]) in page and percent(test["initial"]["mean"]) in page
     assert "24,310" in page and "SmolLM2-135M-Instruct" in page
     assert "runs/my run" in page
-    note = evened_note(result["test"], "rewrite")
-    assert note in page and "With labels evened out" in (run / "report.md").read_text(encoding="utf-8")
+    note = calibrated_note(result["test"], "rewrite")
+    assert note in page and "After batch calibration" in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_rewrite_is_compared_with_every_baseline(run):
+    page = build_report(run).read_text(encoding="utf-8")
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    text = (run / "report.md").read_text(encoding="utf-8")
+    gains = result["test"]["gains_over"]
+    assert set(gains) == {"untrained greedy", "untrained best of 10", "few-shot (4)"}
+    for name, gain in gains.items():
+        told = f"{signed(gain['mean'])} ({signed(gain['low'])} to {signed(gain['high'])}), p {pvalue(gain['p_value'])}"
+        assert any(name in line.replace("\\", "") and line.endswith(f"| {told} |") for line in text.splitlines())
+    assert "<th>rewrite over it</th>" in page and "its p stands as it is" in page
+
+
+def test_without_baselines_there_is_no_column_for_them(tmp_path):
+    path = make_run(tmp_path / "alone", updates=3, baselines=False)
+    page = build_report(path).read_text(encoding="utf-8")
+    assert "over it" not in page and "Holm" not in page
+    assert "over it" not in (path / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_dev_score_of_the_choice_stands_beside_its_test_score(run):

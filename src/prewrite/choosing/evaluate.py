@@ -1,4 +1,4 @@
-"""Several instructions on one data set, item by item: what each scores, and what it gains over the baseline."""
+"""Several instructions on one data set, item by item: what each scores, and what it gains over the others."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.choosing.stats import (
-    Calibration,
     Interval,
     PairedDifference,
-    calibration,
-    even_out,
+    Reliability,
+    batch_calibrate,
     holm,
     label_probabilities,
     mean_interval,
     paired_bootstrap,
+    reliability,
 )
 from prewrite.errors import ConfigError
 from prewrite.types import Answer, RewriteExample
@@ -58,33 +58,41 @@ class InstructionResult:
     interval: Interval
     labels: tuple[LabelResult, ...]
     """Empty where the rows have no choices."""
-    calibration: Calibration | None
+    reliability: Reliability | None
     """Of the label probabilities; None where the backend scored no labels."""
-    evened: NDArray[np.float64] | None
-    """Per item, 1 where the label would be right with all labels evened out (`stats.even_out`), else 0; None where the
+    calibrated: NDArray[np.float64] | None
+    """Per item, 1 where the label is right after batch calibration (`stats.batch_calibrate`), else 0; None where the
     backend scored no labels, or the rows differ in theirs."""
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `evaluate` found. Differences are paired by item: instruction minus baseline."""
+    """What `evaluate` found. Differences are paired by item.
+
+    The comparison of the primary instruction with the baseline is the one that was asked for; its p-value stands as it
+    is. All the others, shown beside it, are Holm-corrected together. A text is never compared with itself there.
+    """
 
     rows: str
     """Which rows these are, in a word: test, dev."""
     n: int
     level: float
     baseline: str
+    primary: str | None
+    """The instruction that the evaluation is about; None where all are asked for alike."""
     results: Mapping[str, InstructionResult]
     differences: Mapping[str, PairedDifference]
-    """By name, for every instruction but the baseline; p-values are Holm-corrected where there are several."""
-    evened: Mapping[str, PairedDifference]
-    """As `differences`, with labels evened out under both instructions; where that can be told."""
+    """Instruction minus baseline, by name, for every instruction but the baseline."""
+    gains_over: Mapping[str, PairedDifference]
+    """Primary instruction minus each of the others but the baseline, by their names; empty without a primary one."""
+    calibrated: Mapping[str, PairedDifference]
+    """As `differences`, after batch calibration under both instructions; where that can be told."""
     examples: tuple[RewriteExample, ...]
 
     def verdict(self, name: str | None = None) -> str:
-        """One sentence on `name` (default: the first instruction that is not the baseline) against the baseline."""
-        name = name or next(iter(self.differences), self.baseline)
+        """One sentence on `name` against the baseline; by default on the primary instruction, or else the first."""
+        name = name or self.primary or next(iter(self.differences), self.baseline)
         if name != self.baseline and name not in self.differences:
             raise ConfigError(f"instruction {name!r} was not evaluated; known: {', '.join(self.results)}")
         if name == self.baseline or self.results[name].instruction == self.results[self.baseline].instruction:
@@ -107,6 +115,7 @@ class Evaluation:
             "n": self.n,
             "level": self.level,
             "baseline": self.baseline,
+            "primary": self.primary,
             "instructions": {
                 name: {
                     "instruction": result.instruction,
@@ -117,13 +126,14 @@ class Evaluation:
                         "method": result.interval.method,
                     },
                     "labels": [asdict(label) for label in result.labels],
-                    "calibration": None if result.calibration is None else asdict(result.calibration),
-                    "evened": None if result.evened is None else float(result.evened.mean()),
+                    "reliability": None if result.reliability is None else asdict(result.reliability),
+                    "calibrated": None if result.calibrated is None else float(result.calibrated.mean()),
                 }
                 for name, result in self.results.items()
             },
-            "differences": {name: _difference_json(found) for name, found in self.differences.items()},
-            "evened": {name: _difference_json(found) for name, found in self.evened.items()},
+            "differences": _differences_json(self.differences),
+            "gains_over": _differences_json(self.gains_over),
+            "calibrated": _differences_json(self.calibrated),
         }
 
     def items(self) -> list[dict[str, Any]]:
@@ -153,56 +163,69 @@ def evaluate(
     examples: Sequence[RewriteExample],
     *,
     baseline: str = "initial",
+    primary: str | None = None,
     rows: str = "test",
     level: float = 0.95,
     seed: int = 0,
 ) -> Evaluation:
-    """Ask for the answers under all `instructions` (name to text) in one call, and compare each with `baseline`.
+    """Ask for the answers under all `instructions` (name to text) in one call, and compare them item by item.
 
-    `seed` fixes the bootstrap. Raises `ConfigError` if there are no examples or no instruction of the baseline's name.
+    Each is compared with `baseline`; `primary`, the one that the evaluation is about, with each of the others too.
+    `seed` fixes the bootstrap. Raises `ConfigError` if there are no examples, or no instruction of either name.
     """
     if not examples:
         raise ConfigError(f"there are no {rows} rows to evaluate on; give at least one")
-    if baseline not in instructions:
-        raise ConfigError(f"baseline {baseline!r} is not among the instructions: {', '.join(instructions) or 'none'}")
+    for role, name in (("baseline", baseline), ("primary instruction", primary)):
+        if name is not None and name not in instructions:
+            known = ", ".join(instructions) or "none"
+            raise ConfigError(f"{role} {name!r} is not among the instructions: {known}")
     graded = evaluator.answers(list(instructions.values()), examples)
     results = {
         name: _result(name, text, answers, examples, level, seed)
         for (name, text), answers in zip(instructions.items(), graded, strict=True)
     }
-    reference = results[baseline].scores
-    differences = {
-        name: paired_bootstrap(result.scores, reference, level=level, seed=seed)
-        for name, result in results.items()
-        if name != baseline
+    others = [name for name in results if name != baseline]
+    pairs = [(name, baseline) for name in others]
+    if primary is not None and primary != baseline:
+        pairs += [(primary, name) for name in others if name != primary]
+    found = {(a, b): paired_bootstrap(results[a].scores, results[b].scores, level=level, seed=seed) for a, b in pairs}
+    beside = [(a, b) for a, b in pairs if (a, b) != (primary, baseline) and instructions[a] != instructions[b]]
+    for pair, p_value in zip(beside, holm([found[pair].p_value for pair in beside]), strict=True):
+        found[pair] = replace(found[pair], p_value=p_value)
+    plain = results[baseline].calibrated
+    calibrated = {
+        name: paired_bootstrap(scores, plain, level=level, seed=seed)
+        for name in others
+        if (scores := results[name].calibrated) is not None and plain is not None
     }
-    corrected = holm([found.p_value for found in differences.values()])
-    differences = {
-        name: replace(found, p_value=p) for (name, found), p in zip(differences.items(), corrected, strict=True)
-    }
-    plain = results[baseline].evened
-    evened = {
-        name: paired_bootstrap(result.evened, plain, level=level, seed=seed)
-        for name, result in results.items()
-        if name != baseline and result.evened is not None and plain is not None
-    }
-    return Evaluation(rows, len(examples), level, baseline, results, differences, evened, tuple(examples))
+    return Evaluation(
+        rows,
+        len(examples),
+        level,
+        baseline,
+        primary,
+        results,
+        {name: found[name, baseline] for name in others},
+        {b: difference for (_, b), difference in found.items() if b != baseline},
+        calibrated,
+        tuple(examples),
+    )
 
 
-def evened_note(test: Mapping[str, Any], name: str) -> str | None:
-    """How much of a gain is left where labels are evened out, in a sentence; None where that cannot be told.
+def calibrated_note(test: Mapping[str, Any], name: str) -> str | None:
+    """How much of a gain remains after batch calibration, in a sentence; None where that cannot be told.
 
-    `test` is what `Evaluation.to_json` gave. Evening out needs no rewrite, so what it brings the baseline alone is no
-    merit of one.
+    `test` is what `Evaluation.to_json` gave. Calibration needs no rewrite, so what it brings to the baseline alone is
+    no merit of the rewrite.
     """
-    found = test.get("evened", {}).get(name)
+    found = test["calibrated"].get(name)
     first, second = (test["instructions"][who] for who in (test["baseline"], name))
     if found is None or first["instruction"] == second["instruction"]:
         return None
-    before, after = first["evened"], second["evened"]
+    before, after = first["calibrated"], second["calibrated"]
     return (
-        f"With labels evened out, which needs no rewrite: {before:.3f} under the {test['baseline']} instruction, "
-        f"{after:.3f} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "
+        f"After batch calibration of the labels, which needs no rewrite: {before:.3f} under the {test['baseline']} "
+        f"instruction, {after:.3f} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "
         f"{points(found['low'])} to {points(found['high'])}."
     )
 
@@ -248,8 +271,8 @@ def _result(
         float(scores.mean()),
         mean_interval(scores, level=level, seed=seed),
         _labels(answers, examples),
-        _calibration(answers),
-        _evened(answers, examples),
+        _reliability(answers),
+        _calibrated(answers, examples),
         tuple(answers),
     )
 
@@ -264,24 +287,24 @@ def _labels(answers: Sequence[Answer], examples: Sequence[RewriteExample]) -> tu
     return tuple(found)
 
 
-def _calibration(answers: Sequence[Answer]) -> Calibration | None:
+def _reliability(answers: Sequence[Answer]) -> Reliability | None:
     scored = [(answer.label_logprobs, answer.score) for answer in answers if answer.label_logprobs]
     if not scored:
         return None
     confidence = [float(label_probabilities(logprobs).max()) for logprobs, _ in scored]
-    return calibration(confidence, [score >= 1 for _, score in scored])
+    return reliability(confidence, [score >= 1 for _, score in scored])
 
 
-def _evened(answers: Sequence[Answer], examples: Sequence[RewriteExample]) -> NDArray[np.float64] | None:
+def _calibrated(answers: Sequence[Answer], examples: Sequence[RewriteExample]) -> NDArray[np.float64] | None:
     choices = examples[0].choices
     if not choices or any(row.choices != choices for row in examples):
         return None
     scored = [answer.label_logprobs for answer in answers if answer.label_logprobs]
     if len(scored) < len(answers):
         return None
-    labels = [choices[int(best)] for best in even_out(scored).argmax(axis=1)]
+    labels = [choices[int(best)] for best in batch_calibrate(scored).argmax(axis=1)]
     return np.array([label in row.targets for label, row in zip(labels, examples, strict=True)], dtype=np.float64)
 
 
-def _difference_json(found: PairedDifference) -> dict[str, Any]:
-    return {**asdict(found), "significant": found.significant}
+def _differences_json(found: Mapping[str, PairedDifference]) -> dict[str, Any]:
+    return {name: {**asdict(one), "significant": one.significant} for name, one in found.items()}

@@ -63,7 +63,7 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Reliability:
     """How far stated confidence and accuracy agree. `bins` leaves out empty ones."""
 
     bins: tuple[ReliabilityBin, ...]
@@ -158,21 +158,21 @@ def label_probabilities(label_logprobs: ArrayLike) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def even_out(label_logprobs: ArrayLike) -> Floats:
+def batch_calibrate(label_logprobs: ArrayLike) -> Floats:
     """Label log-probabilities less the log of each label's mean probability over the items; (item, label).
 
-    Takes out what the task model answers whatever the input is: batch calibration (Zhou et al., arXiv 2309.17249,
-    section 3). No gold answer has a part in it; that labels are about equally frequent is its assumption.
+    This takes out the task model's preference for some labels whatever the input is (Zhou et al., arXiv 2309.17249,
+    section 3). It needs no gold answers, and assumes that the labels are about equally frequent.
     """
     logprobs = np.asarray(label_logprobs, dtype=np.float64)
     return np.asarray(logprobs - np.log(label_probabilities(logprobs).mean(axis=0)))
 
 
-def calibration(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 10) -> Calibration:
+def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 10) -> Reliability:
     """Reliability of `confidence` in [0, 1] against `correct` in {0, 1}, in bins of equal width."""
     stated, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if stated.shape != right.shape or stated.size == 0:
-        raise ConfigError(f"calibration needs as many confidences as outcomes, got {stated.size} and {right.size}")
+        raise ConfigError(f"reliability needs as many confidences as outcomes, got {stated.size} and {right.size}")
     place = np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
     filled = []
     for index in range(bins):
@@ -188,7 +188,7 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 10) ->
                 )
             )
     ece = sum(b.count * abs(b.accuracy - b.confidence) for b in filled) / stated.size
-    return Calibration(tuple(filled), float(ece), float(((stated - right) ** 2).mean()))
+    return Reliability(tuple(filled), float(ece), float(((stated - right) ** 2).mean()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(TaskConfig, namespace)
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
-    from prewrite.choosing.evaluate import evaluate, evened_note
+    from prewrite.choosing.evaluate import calibrated_note, evaluate
     from prewrite.run.build import open_evaluator, open_rows
 
     rows = list(open_rows(config, namespace.split, config.instruction))[: namespace.limit]
@@ -44,6 +44,6 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         print(f"{result.mean:.3f}  ({interval.low:.3f} to {interval.high:.3f})  {name}: {result.instruction}")
     for name in evaluation.differences:
         print(f"{name}: {evaluation.verdict(name)}")
-        if note := evened_note(evaluation.to_json(), name):
+        if note := calibrated_note(evaluation.to_json(), name):
             print(f"  {note}")
     return 0

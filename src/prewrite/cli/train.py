@@ -45,7 +45,7 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Before and after, in lines that a person reads."""
-    from prewrite.choosing.evaluate import evened_note
+    from prewrite.choosing.evaluate import calibrated_note, points
 
     print(f"\nInitial instruction: {result['instruction']}")
     print(f"Rewrite:             {result['rewrite']}")
@@ -59,7 +59,15 @@ def print_result(result: dict[str, Any]) -> None:
             low, high = row["interval"]["low"], row["interval"]["high"]
             print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {low:.3f} to {high:.3f})")
     print(result["verdict"])
-    if test is not None and (note := evened_note(test, "rewrite")):
+    if test is None:
+        return
+    for name, gain in test["gains_over"].items():
+        claim = "" if gain["significant"] else "no significant gain: "
+        print(
+            f"Over {name}: {claim}{points(gain['mean'])} points, 95% interval {points(gain['low'])} to "
+            f"{points(gain['high'])}"
+        )
+    if note := calibrated_note(test, "rewrite"):
         print(note)
 
 

@@ -176,8 +176,8 @@ def stacked_bar(id: str, title: str, parts: Sequence[tuple[str, float]]) -> Char
     return Chart(id, title, _svg(id, title, width, height, body))
 
 
-def reliability(id: str, title: str, bins: Sequence[tuple[float, float, int]], style: str) -> Chart:
-    """Accuracy over stated confidence: (confidence, accuracy, count). The diagonal is perfect calibration."""
+def reliability_diagram(id: str, title: str, bins: Sequence[tuple[float, float, int]], style: str) -> Chart:
+    """Accuracy over stated confidence: (confidence, accuracy, count). On the diagonal they are equal."""
     size, left, bottom, top = 220, 38, 30, 10
     plot = size - left - 10
     height = plot + bottom + top

@@ -23,7 +23,7 @@ def render_markdown(page: dict[str, Any]) -> str:
                 cell(row["text"]),
                 percent(row["initial"]),
                 percent(row["rewrite"]),
-                f"{signed(row['gain']['mean'])} ({signed(row['gain']['low'])} to {signed(row['gain']['high'])})",
+                _gain(row["gain"]),
             ]
             for row in page["tasks"]
         ]
@@ -76,24 +76,27 @@ def fenced(text: str, language: str = "text") -> str:
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:
-    rows = []
+    rows, compared = [], any(row["gain_over"] for row in scores["rows"])
     for row in scores["rows"]:
-        found = row["difference"]
         cells = [cell(row["name"]), percent(row["mean"]), f"{percent(row['low'])} to {percent(row['high'])}"]
-        if found:
+        if found := row["difference"]:
             interval = f"{signed(found['low'])} to {signed(found['high'])}"
-            cells += [
-                signed(found["mean"]),
-                interval,
-                f"{found['gained']} / {found['lost']}",
-                pvalue(found["p_value"]),
-            ]
+            counts = f"{found['gained']} / {found['lost']}"
+            cells += [signed(found["mean"]), interval, counts, pvalue(found["p_value"])]
         else:
             cells += ["", "", "", ""]
+        if compared:
+            over = row["gain_over"]
+            cells.append(f"{_gain(over)}, p {pvalue(over['p_value'])}" if over else "")
         rows.append(cells)
     head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
+    head += [f"{cell(scores['main']['name'])} over it"] if compared else []
     below = f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."
-    return [table(head, rows), below, *([cell(scores["evened"])] if scores["evened"] else [])]
+    return [table(head, rows), below, *([cell(scores["calibrated"])] if scores["calibrated"] else [])]
+
+
+def _gain(found: dict[str, Any]) -> str:
+    return f"{signed(found['mean'])} ({signed(found['low'])} to {signed(found['high'])})"
 
 
 def _dev(dev: dict[str, Any], scores: dict[str, Any] | None) -> str:

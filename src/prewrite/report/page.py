@@ -13,7 +13,7 @@ from prewrite.report.charts import stacked_bar
 from prewrite.report.diff import word_diff
 from prewrite.report.formats import duration
 from prewrite.report.page_race import race
-from prewrite.report.page_results import calibrations, flips, label_chart, main_instruction, scores
+from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
 from prewrite.report.page_training import curves, estimates, evolution, samples
 from prewrite.report.read import RunData
 
@@ -45,7 +45,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "evolution": evolution(run, initial),
         "race": race(run, result, test, main),
         "labels": label_chart(test, main) if test else None,
-        "calibration": calibrations(test) if test else [],
+        "reliability": reliabilities(test) if test else [],
         "flips_found": flips(run.items, test["baseline"], main) if test and run.items else None,
         "guards": run.guards,
         "estimates": estimates(run),

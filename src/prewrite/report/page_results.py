@@ -1,13 +1,13 @@
-"""The page's part on the test: scores with intervals, accuracy per label, calibration, rows that changed."""
+"""The page's part on the test: scores with intervals, accuracy per label, reliability, rows that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prewrite.choosing.evaluate import evened_note
+from prewrite.choosing.evaluate import calibrated_note
 from prewrite.errors import RunFolderError
-from prewrite.report.charts import Chart, forest, grouped_bars, reliability, shorten
+from prewrite.report.charts import Chart, forest, grouped_bars, reliability_diagram, shorten
 from prewrite.report.formats import cut
 
 FLIPS_OPEN, FLIPS_SHOWN = 8, 40
@@ -15,11 +15,10 @@ FLIPS_OPEN, FLIPS_SHOWN = 8, 40
 
 
 def main_instruction(test: Mapping[str, Any]) -> str:
-    """The instruction that the report is about: `rewrite`, else the first that is not the baseline."""
+    """The instruction that the report is about: the primary one, else the first that is not the baseline."""
     names: list[str] = list(test["instructions"])
-    if "rewrite" in names:
-        return "rewrite"
-    return next((name for name in names if name != test["baseline"]), names[0])
+    primary: str | None = test["primary"]
+    return primary or next((name for name in names if name != test["baseline"]), names[0])
 
 
 def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
@@ -35,6 +34,7 @@ def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
                 "low": found["interval"]["low"],
                 "high": found["interval"]["high"],
                 "difference": test["differences"].get(name),
+                "gain_over": test["gains_over"].get(name),
             }
         )
     level = f"{test['level']:.0%}"
@@ -46,7 +46,7 @@ def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
         "split": test["rows"],
         "n": test["n"],
         "level": level,
-        "evened": evened_note(test, main),
+        "calibrated": calibrated_note(test, main),
         "chart": forest(
             "scores", f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False
         ),
@@ -74,16 +74,16 @@ def label_chart(test: Mapping[str, Any], main: str) -> Chart | None:
     return grouped_bars("chart-labels", "Accuracy per label", groups)
 
 
-def calibrations(test: Mapping[str, Any]) -> list[dict[str, Any]]:
+def reliabilities(test: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How far confidence and accuracy agree, before and after, where answers have a confidence."""
     main = main_instruction(test)
     shown: list[dict[str, Any]] = []
     for name in dict.fromkeys([test["baseline"], main]):
-        found = test["instructions"][name].get("calibration")
+        found = test["instructions"][name]["reliability"]
         if found:
             bins = [(row["confidence"], row["accuracy"], row["count"]) for row in found["bins"]]
             style = _style(name, test["baseline"], main)
-            chart = reliability(f"chart-calibration-{len(shown)}", f"Calibration: {name}", bins, style)
+            chart = reliability_diagram(f"chart-reliability-{len(shown)}", f"Reliability: {name}", bins, style)
             shown.append({"name": name, "chart": chart, "ece": found["ece"], "brier": found["brier"]})
     return shown
 

@@ -56,7 +56,7 @@ def choose_and_test(
 
     started = time.perf_counter()
     if task.test is not None:
-        evaluation = evaluate(evaluator, instructions, list(task.test), seed=config.seed)
+        evaluation = evaluate(evaluator, instructions, list(task.test), primary="rewrite", seed=config.seed)
         run.append(run.items, evaluation.items())
         measured = {"verdict": evaluation.verdict("rewrite"), "test": evaluation.to_json()}
         if selection is not None:
