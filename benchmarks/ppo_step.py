@@ -234,7 +234,7 @@ def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
         response_length=length(dry), num_mini_batches=1, seed=1, save_steps=10**9, **settings,
     )  # fmt: skip
     if not with_task:
-        trainer.stop_token_id = -1  # no early end, as stock has none
+        trainer.end_ids = ()  # no early end, as stock has none
     trainer.save_checkpoint = lambda: None
     times.timed(sampling, "sample", "rollout")
     times.timed(trainer, "_forward", "reference")

@@ -306,13 +306,6 @@ def test_adaptive_kl_moves_towards_its_target():
         KLController(0.0, target=1.0)
 
 
-def test_a_missing_checkpoint_says_what_to_do(tmp_path):
-    from prewrite.errors import RunFolderError
-
-    with pytest.raises(RunFolderError, match="--overwrite"):
-        checkpoint.latest(RunFolder(tmp_path))
-
-
 def test_a_failing_task_model_leaves_a_checkpoint_of_the_last_update_and_no_score(tmp_path):
     from prewrite.errors import TaskModelError
 

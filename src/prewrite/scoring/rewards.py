@@ -22,7 +22,7 @@ scored it counts nats as well, not probabilities: those of whole answers differ 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,9 +148,8 @@ class TaskReward:
         graded = []
         columns = zip(rewrites, scores, task_parts, fidelities, estimates, strict=True)
         for rewrite, row, task_part, fidelity, estimate in columns:
-            parts = {"task": float(task_part)} | self.penalties(rewrite, instruction, examples)
-            guard_sum = max(sum(parts.values()) - parts["task"], -2 * self.guard_weight)
-            reward = Reward(parts["task"] + guard_sum, parts)
+            penalties = self.penalties(rewrite, instruction, examples)
+            reward = Reward(float(task_part) + self.penalty_sum(penalties), {"task": float(task_part)} | penalties)
             graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate, real))
         return graded
 
@@ -179,6 +178,10 @@ class TaskReward:
             lost = 1 - self.fidelity([rewrite], instruction)[0] / self.min_fidelity
             violations |= {"fidelity": lost} if lost > 0 else {}
         return {f"guard/{name}": -self.guard_weight * amount for name, amount in violations.items()}
+
+    def penalty_sum(self, penalties: Mapping[str, float]) -> float:
+        """What `penalties` take off together, at most 0: all of them count no more than two full ones."""
+        return max(sum(penalties.values()), -2 * self.guard_weight)
 
     def _task_parts(
         self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]

@@ -41,16 +41,17 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
             parameter.copy_(state[name])
 
 
-def save(trainer: Any, path: Path) -> None:
+def save(trainer: Any) -> None:
     """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
-    with whole_folder(path) as folder:
+    run_folder, step = trainer.run_folder, trainer.state.global_step
+    with whole_folder(folder_of(run_folder, step)) as folder:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_file(trainable_state(model), folder / "policy.safetensors")
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
         torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
-        record = {"step": trainer.state.global_step, "episode": trainer.state.episode}
+        record = {"step": step, "episode": trainer.state.episode}
         save_record(folder, record, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
-    remove_older(path)
+    remove_older(run_folder, step)
 
 
 def save_record(
@@ -93,11 +94,22 @@ def reading(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def remove_older(path: Path) -> None:
-    """Delete the checkpoints before the one at `path`, which is whole."""
-    for old in path.parent.glob("step-*"):
-        if old.name < path.name:
-            shutil.rmtree(old)
+def folder_of(run_folder: RunFolder, step: int) -> Path:
+    """Where the checkpoint after update `step` goes."""
+    return run_folder.checkpoints / f"step-{step:05d}"
+
+
+def by_step(run_folder: RunFolder) -> dict[int, Path]:
+    """The folders of checkpoints by their updates, the earliest first."""
+    numbered = ((path.name.removeprefix("step-"), path) for path in run_folder.checkpoints.glob("step-*"))
+    return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
+
+
+def remove_older(run_folder: RunFolder, step: int) -> None:
+    """Delete the checkpoints before the one of update `step`, which is whole."""
+    for earlier, folder in by_step(run_folder).items():
+        if earlier < step:
+            shutil.rmtree(folder)
 
 
 def load(trainer: Any, path: Path) -> None:
@@ -130,7 +142,7 @@ def _load_torch(file: Path) -> dict[str, Any]:
 
 def latest(run_folder: RunFolder) -> Path:
     """The newest complete checkpoint. Raises `RunFolderError` if there is none."""
-    found = sorted(path for path in run_folder.checkpoints.glob("step-*") if (path / "trainer.json").is_file())
+    found = [path for path in by_step(run_folder).values() if (path / "trainer.json").is_file()]
     if not found:
         raise RunFolderError(
             f"{run_folder.path} has no checkpoint to resume from; start again with --overwrite, "

@@ -24,7 +24,8 @@ class DevResult(NamedTuple):
 
 
 class DevStopping:
-    """Scores rewrites on a fixed sample of dev rows; the criterion is the mean score plus the guards' penalties.
+    """Scores rewrites on a fixed sample of dev rows; the criterion is the mean score plus the penalties of the guards,
+    which count as in the reward.
 
     The penalties count, so that the policy kept is the best readable one. Scores of a rewrite seen before are reused:
     a policy whose greedy rewrite has not changed costs no task-model call.
@@ -64,7 +65,7 @@ class DevStopping:
         graded = processes.from_main(lambda: [self._grade(name, write(name)) for name in self.rows])
         rows = [{"event": "dev_eval", "step": step, **row} for row, _ in graded]
         scores = [score for _, scores in graded for score in scores]
-        penalised = [score + sum(row["guards"].values()) for row, scores in graded for score in scores]
+        penalised = [score + self.reward.penalty_sum(row["guards"]) for row, scores in graded for score in scores]
         criterion = float(np.mean(penalised))
         is_best = criterion > self.best
         if is_best:

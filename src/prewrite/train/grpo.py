@@ -290,9 +290,8 @@ class _GroupTrainer:
         if self.accelerator.is_main_process:
             record = {"step": self.updates}
             checkpoint.save_record(written, record, dev=self.dev, kl_controller=self.kl_controller, cost=self.cost)
-            whole = self.run_folder.checkpoints / f"step-{self.updates:05d}"
-            publish(written, whole)
-            checkpoint.remove_older(whole)
+            publish(written, checkpoint.folder_of(self.run_folder, self.updates))
+            checkpoint.remove_older(self.run_folder, self.updates)
         self.accelerator.wait_for_everyone()
 
     def _load_optimizer_and_scheduler(self, folder) -> None:

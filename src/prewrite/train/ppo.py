@@ -464,12 +464,10 @@ class PRewritePPOTrainer(PPOTrainer):
                 self.run_folder.truncate_all(after_step=self.state.global_step)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
-    def save_checkpoint(self) -> Path:
-        """Everything that the next update depends on, under `checkpoints/step-N`."""
-        path = self.run_folder.checkpoints / f"step-{self.state.global_step:05d}"
+    def save_checkpoint(self) -> None:
+        """Write everything that the next update depends on to the run folder's `checkpoints/`."""
         if self.accelerator.is_main_process:
-            checkpoint.save(self, path)
-        return path
+            checkpoint.save(self)
 
     def _restore_best(self) -> None:
         if self.dev.best_state is not None:
