@@ -19,9 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prewrite.choosing.stats import paired_bootstrap
-from prewrite.run.build import open_evaluator, open_splits
+from prewrite.run.build import open_evaluator, open_instructions, open_splits
 from prewrite.run.config import TrainConfig
-from prewrite.run.train import open_tasks
 from prewrite.run_folder import RunFolder
 
 
@@ -71,8 +70,8 @@ def measure(path: Path, config: TrainConfig) -> Greedy:
     if before is None or not result.get("test"):
         sys.exit(f"error: {path} has no dev evaluation before the first update, or no test; give runs with both")
     texts = [result["instruction"], before["rewrite"], result["greedy"]]
-    (task,) = open_tasks(config, open_splits(config))
-    scores = open_evaluator(config).score(texts, list(task.test))
+    (rows,) = open_instructions(config, open_splits(config))
+    scores = open_evaluator(config).score(texts, list(rows.test))
     return Greedy(path.name, before["rewrite"], result["greedy"], np.asarray(scores))
 
 

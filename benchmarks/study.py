@@ -24,9 +24,8 @@ import numpy as np
 
 from prewrite.choosing.evaluate import Evaluation, evaluate
 from prewrite.choosing.stats import paired_bootstrap
-from prewrite.run.build import open_evaluator, open_splits
+from prewrite.run.build import open_evaluator, open_instructions, open_splits
 from prewrite.run.config import TrainConfig
-from prewrite.run.train import open_tasks
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards
 
@@ -172,8 +171,8 @@ def print_calibrated(given: argparse.Namespace, cells, conditions) -> None:
     for data, name, _, run, result in finished(given, cells, conditions):
         config = TrainConfig(**RunFolder.read_json(run.config)["config"])
         texts = {who: found["instruction"] for who, found in result["test"]["instructions"].items()}
-        (task,) = open_tasks(config, open_splits(config))
-        groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(task.test)))
+        (rows,) = open_instructions(config, open_splits(config))
+        groups.setdefault((data, name), []).append(evaluate(open_evaluator(config), texts, list(rows.test)))
     print("\n| data | condition | runs | initial, calibrated | mean gain, 95% interval | per seed |")
     print("| --- | --- | ---: | ---: | --- | --- |")
     for (data, name), found in groups.items():

@@ -152,7 +152,7 @@ def test_eval_and_strategy_s_take_the_rows_of_one_instruction(run, toy, tmp_path
 
 
 def test_the_overall_verdict_claims_what_the_single_ones_do():
-    from prewrite.run.train import overall
+    from prewrite.run.measure import overall
 
     def task(mean, significant):
         return {"test": {"differences": {"rewrite": {"mean": mean, "significant": significant, "low": 0.01}}}}

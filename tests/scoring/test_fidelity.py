@@ -3,8 +3,8 @@
 import pytest
 
 from prewrite.choosing.candidates import Candidate
+from prewrite.choosing.choose import split_by_guards
 from prewrite.errors import ConfigError
-from prewrite.run.measure import split_by_guards
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import PROMPT, Fidelity
 from prewrite.scoring.rewards import TaskReward

@@ -8,8 +8,8 @@ from toy import toy_model
 from prewrite.errors import ConfigError
 from prewrite.rewriter import starter
 from prewrite.rewriter.starter import load_base, starter_adapter
+from prewrite.run.build import resolved
 from prewrite.run.config import TrainConfig
-from prewrite.run.train import resolved
 from prewrite.train import warm_start as module
 from prewrite.train.warm_start import Pair, adapter_for, make_adapter, warm_start
 

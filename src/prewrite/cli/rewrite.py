@@ -80,24 +80,22 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         from dataclasses import replace
 
-        from prewrite.choosing.candidates import propose
-        from prewrite.choosing.race import select
-        from prewrite.run.measure import active_guards, split_by_guards
-        from prewrite.scoring.rewards import TaskReward
+        from prewrite.choosing.choose import choose_rewrite
+        from prewrite.run.build import open_reward
 
         rows = [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
-        evaluator = open_evaluator(config)
-        reward = TaskReward(
-            evaluator,
-            guards=active_guards(DEFAULT_GUARDS, {evaluator.decoding_of(rows[0])}),
-            fidelity=open_fidelity(config, evaluator),
-            min_fidelity=config.min_fidelity,
+        reward = open_reward(config, open_evaluator(config), rows[:1], guards=DEFAULT_GUARDS)
+        choice = choose_rewrite(
+            instruction,
+            rewriter,
+            reward,
+            rows,
+            num_candidates=namespace.num_candidates,
+            race=namespace.race,
+            practical_delta=namespace.practical_delta,
+            seed=config.seed,
         )
-        candidates = propose(rewriter, instruction, namespace.num_candidates, seed=config.seed)
-        readable, refused = split_by_guards(candidates, reward, instruction, rows)
-        picked = select(
-            readable, evaluator.score, rows, race=namespace.race, practical_delta=namespace.practical_delta
-        )
+        picked = choice.selection
         found = {
             "instruction": instruction,
             "rewrite": picked.rewrite,
@@ -106,7 +104,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
             "calls": picked.calls,
             "full_calls": picked.full_calls,
             "stopped": picked.stopped,
-            "refused": len(refused),
+            "refused": len(choice.refused),
             "fidelity": reward.fidelities([picked.rewrite], instruction)[0],
         }
     print(json.dumps(found, ensure_ascii=False) if namespace.json else found["rewrite"])

@@ -1,28 +1,59 @@
-"""From settings to objects: the data splits, the task model in its wrappers, the evaluator."""
+"""From settings to objects: the one place that knows which settings make which part of a run.
+
+Each function makes one part and imports what it needs, so that a command pays only for the parts that it uses.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from importlib.resources import files
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from prewrite.errors import ConfigError, ModelNotFoundError
-from prewrite.run.config import TaskConfig
+from prewrite.errors import ConfigError, DataError, ModelNotFoundError
+from prewrite.run.config import TaskConfig, TrainConfig
 
 if TYPE_CHECKING:
     from prewrite.data import PRewriteDataset, Splits
+    from prewrite.rewriter.rewriter import Rewriter, RewriterSettings
+    from prewrite.run_folder import RunFolder
     from prewrite.scoring.evaluator import Evaluator
     from prewrite.scoring.fidelity import Fidelity
+    from prewrite.scoring.rewards import TaskReward
     from prewrite.task_models.budget import Price
     from prewrite.task_models.counting import CountingTaskModel
     from prewrite.task_models.registry import TaskModelSpec
+    from prewrite.train.algorithms import Trainer
+    from prewrite.types import RewriteExample
+
+logger = logging.getLogger(__name__)
+
+FORBIDDEN_TEXTS = 2000
+"""Training inputs that the leakage guard knows; beyond that a copy is luck."""
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+class InstructionRows(NamedTuple):
+    """One instruction and its rows."""
+
+    instruction: str
+    train: PRewriteDataset | None
+    """None where training has no rows of it."""
+    dev: PRewriteDataset
+    test: PRewriteDataset | None
+    """None where no rows are held out; the gain is then estimated from dev, corrected for the choice."""
 
 
 def demo_data() -> Path:
     """The folder of the built-in data set."""
+    from importlib.resources import files
+
     return Path(str(files("prewrite.data").joinpath("demo")))
 
 
@@ -54,6 +85,30 @@ def open_splits(config: TaskConfig) -> list[Splits]:
     ]
 
 
+def open_instructions(config: TrainConfig, splits: Sequence[Splits]) -> list[InstructionRows]:
+    """The instructions that a rewrite can be chosen for and, where test rows are held out, tested.
+
+    Warns of instructions that have only one of dev and test rows; raises `DataError` where all are like that.
+    """
+    found, left = [], []
+    for part in splits:
+        trains, devs, tests = (rows.by_instruction() for rows in part)
+        for instruction, dev_rows in devs.items():
+            test_rows = tests.get(instruction)
+            if test_rows is not None and config.test_examples:
+                test_rows = _sample(test_rows, config.test_examples, seed=config.seed)
+            if test_rows is None and config.hold_out_test:
+                left.append(f"{instruction!r} has dev rows and no test rows")
+            else:
+                found.append(InstructionRows(instruction, trains.get(instruction), dev_rows, test_rows))
+        left += [f"{instruction!r} has test rows and no dev rows" for instruction in tests if instruction not in devs]
+    if not found:
+        raise DataError(f"no instruction has both dev and test rows ({left[0]}); use one wording in all files")
+    if left:
+        logger.warning("neither chosen for nor tested: %d instruction(s), such as %s", len(left), left[0])
+    return found
+
+
 def open_rows(config: TaskConfig, split: str, instruction: str | None = None) -> PRewriteDataset:
     """The rows of one instruction in the one data set of the settings.
 
@@ -73,6 +128,16 @@ def open_rows(config: TaskConfig, split: str, instruction: str | None = None) ->
             "name the one that is meant, word for word, with --instruction"
         )
     return rows
+
+
+def _sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
+    """Up to `count` of the rows, in their order."""
+    import numpy as np
+
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+
+
+# ---- task model and reward ------------------------------------------------------------------------------------------
 
 
 def task_model_spec(config: TaskConfig) -> TaskModelSpec:
@@ -139,3 +204,137 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fid
         return Fidelity(HFTaskModel(config.fidelity_model))
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None
+
+
+def open_reward(
+    config: TaskConfig,
+    evaluator: Evaluator,
+    examples: Iterable[RewriteExample],
+    *,
+    guards: Sequence[str],
+    **task_part: Any,
+) -> TaskReward:
+    """Guards and fidelity of the settings around the evaluator; `examples` is a row of each kind.
+
+    `task_part` is what training adds to them, see `open_training_reward`.
+    """
+    from prewrite.scoring.rewards import TaskReward
+
+    decodings = {evaluator.decoding_of(example) for example in examples}
+    if decodings == {"likelihood"}:
+        # Labels are scored directly there, so an instruction need not list them; anywhere else the task model learns
+        # the labels from the instruction alone.
+        guards = [name for name in guards if name != "keep_words"]
+    return TaskReward(
+        evaluator,
+        guards=guards,
+        fidelity=open_fidelity(config, evaluator),
+        min_fidelity=config.min_fidelity,
+        **task_part,
+    )
+
+
+def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequence[Splits]) -> TaskReward:
+    """What a rewrite earns in training."""
+    trains = [part.train for part in splits]
+    return open_reward(
+        config,
+        evaluator,
+        [rows[0] for rows in trains],
+        mode=config.reward_mode,
+        guards=config.guards,
+        guard_weight=config.guard_weight,
+        forbidden_texts=[row.input for rows in trains for row in islice(rows, FORBIDDEN_TEXTS // len(trains))],
+        **_reward_model(config),
+    )
+
+
+def _reward_model(config: TrainConfig) -> dict[str, Any]:
+    """What `TaskReward` is told about the learned reward model; nothing where the task model grades every update."""
+    if config.reward_model is None:
+        return {}
+    from prewrite.train.reward_data import task_model_of
+    from prewrite.train.reward_model import LearnedReward
+
+    learned = LearnedReward.load(config.reward_model)
+    asked, known = task_model_of(asdict(config)), learned.settings.task_model
+    if asked != known:
+        logger.warning("reward_model %s learned from grades of %s, not of %s", config.reward_model, known, asked)
+    return dict(reward_model=learned, real_every=config.real_every, real_mode=learned.settings.reward_mode)
+
+
+# ---- rewriter and trainer -------------------------------------------------------------------------------------------
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """`config` with the settings that follow from the rewriter where they were not given."""
+    from prewrite.rewriter.starter import default_temperature
+
+    return replace(config, temperature=config.temperature or default_temperature(config.base_model))
+
+
+def open_untrained_rewriters(config: TrainConfig, settings: RewriterSettings) -> Iterator[tuple[str, Rewriter]]:
+    """(name, rewriter) before RL: the base model and, if training began with one, the base model warm-started."""
+    from prewrite.rewriter.rewriter import Rewriter
+    from prewrite.train.warm_start import adapter_for
+
+    adapter = adapter_for(config.warm_start, config.base_model, config.meta_family)
+    kept = {name: value for name, value in asdict(settings).items() if name != "base_model"}
+    yield "untrained", Rewriter.untrained(config.base_model, **kept)
+    if adapter is not None:
+        yield "warm-started", Rewriter.untrained(config.base_model, warm_start=adapter, **kept)
+
+
+def open_trainer(
+    config: TrainConfig,
+    splits: Sequence[Splits],
+    reward: TaskReward,
+    run: RunFolder,
+    progress: Callable[[int, dict[str, float]], None],
+) -> Trainer:
+    """The trainer of the settings, ready to train."""
+    from peft import LoraConfig
+
+    from prewrite.train import processes
+    from prewrite.train.algorithms import ALGORITHMS
+    from prewrite.train.mixture import joined, load_phrasings, mix
+    from prewrite.train.warm_start import adapter_for
+
+    trains = [part.train for part in splits]
+    phrasings = None
+    if config.phrasings is not None:
+        phrasings = load_phrasings(config.phrasings, [name for rows in trains for name in rows.by_instruction()])
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    share = config.rewrites_per_step // processes.count()
+    micro = config.micro_batch_size or share
+    common: dict[str, Any] = dict(
+        meta_family=config.meta_family,
+        log_dir=run.path,
+        train_dataset=mix(trains, temperature=config.mixture_temperature, phrasings=phrasings),
+        dev_dataset=joined([part.dev for part in splits]),
+        reward=reward,
+        warm_start=adapter_for(config.warm_start, config.base_model, config.meta_family),
+        lora=lora if config.lora else None,
+        examples_per_rewrite=config.examples_per_rewrite,
+        instructions_per_step=config.instructions_per_step,
+        max_steps=config.max_steps,
+        eval_steps=config.eval_steps,
+        patience=config.patience,
+        dev_examples=config.dev_examples,
+        save_steps=config.save_steps,
+        progress=progress,
+        target_kl=config.target_kl,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=share // micro,
+        learning_rate=config.learning_rate,
+        temperature=config.temperature,
+        seed=config.seed,
+        report_to=config.report_to,
+    )
+    algorithm = ALGORITHMS[config.algorithm]
+    arguments = common | algorithm.arguments(asdict(config))
+    if twice := sorted(arguments.keys() & config.trl_overrides.keys()):
+        raise ConfigError(f"trl_overrides holds {twice[0]}, which a setting of its own decides; set that one instead")
+    arguments |= config.trl_overrides
+    trainer: Trainer = algorithm.trainer_class()(config.base_model, reward.evaluator, **arguments)
+    return trainer

@@ -148,6 +148,9 @@ class TrainConfig(TaskConfig):
         10, "sampled rewrites, and rewrites remembered from training, that strategy S chooses from"
     )
     race: bool = option(True, "strategy S drops hopeless candidates early; --no_race scores all on all dev rows")
+    practical_delta: float = option(
+        0.01, "the race ends when all left are within this of each other; a share, 0.01 is one point, 0 goes on"
+    )
     race_items: int = option(0, "most dev rows that the choice may use; 0: all")
     test_examples: int = option(0, "most test rows of an instruction, drawn by the seed before any is asked; 0: all")
     baselines: bool = option(False, "also test the untrained rewriter and random exemplars")

@@ -1,38 +1,55 @@
-"""After training: choose the rewrite of an instruction on dev, then open the test set, once."""
+"""After training: choose the rewrite of an instruction on dev rows, then open the test set, once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from prewrite.choosing.candidates import Candidate, merge, propose
+import numpy as np
+
+from prewrite.choosing.candidates import Candidate
+from prewrite.choosing.choose import Choice, choose_rewrite
 from prewrite.choosing.evaluate import evaluate, few_shot_instruction
-from prewrite.choosing.race import Selection, corrected_estimate, select
-from prewrite.data import PRewriteDataset
-from prewrite.rewriter.rewriter import Rewriter, RewriterSettings
+from prewrite.choosing.race import Selection, corrected_estimate
+from prewrite.run.build import InstructionRows, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
-from prewrite.train.warm_start import adapter_for
-from prewrite.types import RewriteExample
+
+if TYPE_CHECKING:
+    from prewrite.rewriter.rewriter import Rewriter
+
+BASELINES = (
+    "trained greedy",
+    "untrained greedy",
+    "warm-started greedy",
+    "best of samples before RL",
+    "4 random exemplars",
+)
+"""What `--baselines` tests beside the initial instruction and the rewrite, as far as it is there."""
 
 
-class Task(NamedTuple):
-    """One instruction and its rows."""
-
-    instruction: str
-    train: PRewriteDataset | None
-    """None where training had no rows of it."""
-    dev: PRewriteDataset
-    test: PRewriteDataset | None
-    """None where no rows are held out; the gain is then estimated from dev, corrected for the choice."""
+def measure(
+    config: TrainConfig,
+    instructions: Sequence[InstructionRows],
+    rewriter: Rewriter,
+    reward: TaskReward,
+    run: RunFolder,
+    *,
+    train_seconds: float,
+) -> dict[str, Any]:
+    """Choose and test a rewrite of every instruction; what `result.json` holds."""
+    seconds = {"train": train_seconds}
+    results = [choose_and_test(config, rows, rewriter, reward, run, seconds) for rows in instructions]
+    result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
+    usage = reward.evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
+    return {**result, "cost": {"task_model": usage, "seconds": seconds}}
 
 
 def choose_and_test(
     config: TrainConfig,
-    task: Task,
+    rows: InstructionRows,
     rewriter: Rewriter,
     reward: TaskReward,
     run: RunFolder,
@@ -42,29 +59,33 @@ def choose_and_test(
 
     Adds the phases' times to `seconds`.
     """
-    evaluator, instruction, dev_rows = reward.evaluator, task.instruction, list(task.dev)
+    evaluator, instruction, dev_rows = reward.evaluator, rows.instruction, list(rows.dev)
     started = time.perf_counter()
     greedy = rewriter.greedy(instruction)
     instructions = {"initial": instruction, "rewrite": greedy}
-    selection: Selection | None = None
+    choice = control = None
     if config.strategy == "S":
-        selection = choose_on_dev(config, instruction, dev_rows, rewriter, reward, run, complete=task.test is None)
-        instructions["rewrite"] = selection.rewrite
+        remembered = best_rollouts(run, instruction, config.num_candidates)
+        choice = choose(config, rows, rewriter, reward, remembered=remembered, complete=rows.test is None)
+        run.append(run.rewrites, [*choice.refused, *choice.rows])
+        instructions["rewrite"] = choice.rewrite
     if config.baselines:
-        instructions |= {"trained greedy": greedy, **baselines(config, task, reward, rewriter.settings)}
+        texts, control = baselines(config, rows, reward, rewriter, choice)
+        instructions |= {"trained greedy": greedy, **texts}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
-    if task.test is not None:
-        evaluation = evaluate(evaluator, instructions, list(task.test), primary="rewrite", seed=config.seed)
+    if rows.test is not None:
+        evaluation = evaluate(evaluator, instructions, list(rows.test), primary="rewrite", seed=config.seed)
         run.append(run.items, evaluation.items())
         measured = {"verdict": evaluation.verdict("rewrite"), "test": evaluation.to_json()}
-        if selection is not None:
-            scores = {"initial": selection.mean(selection.initial), "rewrite": selection.mean(selection.chosen)}
-            measured["dev"] = {"n": len(selection.raced), "scores": scores}
+        if choice is not None:
+            picked = choice.selection
+            scores = {"initial": picked.mean(picked.initial), "rewrite": picked.mean(picked.chosen)}
+            measured["dev"] = {"n": len(picked.raced), "scores": scores}
     else:
-        assert selection is not None  # the settings allow no other strategy without test rows
-        measured = estimate_from_dev(selection, seed=config.seed)
+        assert choice is not None  # the settings allow no other strategy without test rows
+        measured = estimate_from_dev(choice.selection, seed=config.seed)
     seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
     return {
         "instruction": instruction,
@@ -72,50 +93,49 @@ def choose_and_test(
         "greedy": greedy,
         "strategy": config.strategy,
         **measured,
-        "selection": selection.to_json() if selection is not None else None,
+        "selection": choice.selection.to_json() if choice is not None else None,
+        "control": control.selection.to_json() if control is not None else None,
         "guards": {name: reward.penalties(text, instruction, dev_rows) for name, text in instructions.items()},
         "fidelity": dict(zip(instructions, reward.fidelities(list(instructions.values()), instruction), strict=True)),
         "task_model": evaluator.task_model.name,
         "rewriter": config.base_model,
-        "decoding": evaluator.decoding_of(task.dev[0]),
-        "metric": evaluator.metric_of(task.dev[0]),
+        "decoding": evaluator.decoding_of(dev_rows[0]),
+        "metric": evaluator.metric_of(dev_rows[0]),
     }
 
 
-def choose_on_dev(
-    config: TrainConfig,
-    instruction: str,
-    dev_rows: Sequence[RewriteExample],
-    rewriter: Rewriter,
-    reward: TaskReward,
-    run: RunFolder,
-    *,
-    complete: bool,
-) -> Selection:
-    """Let samples and the best rewrites of training race on dev; every decision goes to `rewrites.jsonl`."""
-    candidates = propose(rewriter, instruction, config.num_candidates, seed=config.seed)
-    candidates = merge([*candidates, *best_rollouts(run, instruction, config.num_candidates)])
-    readable, refused = split_by_guards(candidates, reward, instruction, dev_rows)
-    selection = select(
-        readable,
-        reward.evaluator.score,
-        dev_rows,
+def choose(config: TrainConfig, rows: InstructionRows, rewriter: Rewriter, reward: TaskReward, **more: Any) -> Choice:
+    """`choose_rewrite` on the dev rows, as the settings say; the same for the trained rewriter and its control."""
+    return choose_rewrite(
+        rows.instruction,
+        rewriter,
+        reward,
+        list(rows.dev),
+        num_candidates=config.num_candidates,
         race=config.race,
+        practical_delta=config.practical_delta,
         max_items=config.race_items or None,
-        complete=complete,
         seed=config.seed,
+        **more,
     )
-    run.append(run.rewrites, [*refused, *with_fidelity(selection.rows, reward, instruction)])
-    return selection
 
 
-def estimate_from_dev(selection: Selection, *, seed: int) -> dict[str, Any]:
-    """The verdict and the dev scores of a run that holds out no test rows, corrected for the choice."""
-    corrected = corrected_estimate(selection, seed=seed)
-    chosen, initial = selection.scores[[selection.chosen, selection.initial]]
-    scores = {"initial": float(initial.mean()), "rewrite": float(chosen.mean())}
-    dev = {"n": len(chosen), "scores": scores, "corrected": corrected.to_json()}
-    return {"verdict": corrected.verdict(), "test": None, "dev": dev}
+def baselines(
+    config: TrainConfig, rows: InstructionRows, reward: TaskReward, trained: Rewriter, choice: Choice | None
+) -> tuple[dict[str, str], Choice]:
+    """What RL must beat, and how the control chose: the same search as `choice`, by the rewriter before RL.
+
+    The control has as many candidates in the race as the trained rewriter had, on the same rows and by the same rules.
+    """
+    texts = {}
+    for name, before in open_untrained_rewriters(config, trained.settings):  # the last one is where training began
+        texts[f"{name} greedy"] = before.greedy(rows.instruction)
+    as_many = None if choice is None else len(choice.selection.candidates)
+    control = choose(config, rows, before, reward, num_competitors=as_many)
+    texts["best of samples before RL"] = control.rewrite
+    if rows.train is not None:
+        texts["4 random exemplars"] = few_shot_instruction(rows.instruction, list(rows.train), 4, seed=config.seed)
+    return {name: text for name, text in texts.items() if text}, control
 
 
 def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:
@@ -137,54 +157,27 @@ def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidat
     return [Candidate(rewrite, "rollout") for rewrite in best]
 
 
-def active_guards(names: Sequence[str], decodings: set[str]) -> list[str]:
-    """`names` less `keep_words` where every answer is read by label likelihood.
+def estimate_from_dev(selection: Selection, *, seed: int) -> dict[str, Any]:
+    """The verdict and the dev scores of a run that holds out no test rows, corrected for the choice."""
+    corrected = corrected_estimate(selection, seed=seed)
+    chosen, initial = selection.scores[[selection.chosen, selection.initial]]
+    scores = {"initial": float(initial.mean()), "rewrite": float(chosen.mean())}
+    dev = {"n": len(chosen), "scores": scores, "corrected": corrected.to_json()}
+    return {"verdict": corrected.verdict(), "test": None, "dev": dev}
 
-    There the labels are scored directly, so an instruction need not list them; anywhere else the task model learns
-    the labels from the instruction alone.
-    """
-    return [name for name in names if name != "keep_words" or decodings != {"likelihood"}]
 
-
-def split_by_guards(
-    candidates: Sequence[Candidate], reward: TaskReward, instruction: str, rows: Sequence[RewriteExample]
-) -> tuple[list[Candidate], list[dict[str, Any]]]:
-    """Candidates on which every guard is silent, and a `rewrites.jsonl` row for each refused one.
-
-    The initial instruction is never refused.
-    """
-    kept, refused = [], []
-    fidelities = reward.fidelities([candidate.rewrite for candidate in candidates], instruction)
-    for candidate, fidelity in zip(candidates, fidelities, strict=True):
-        penalties = reward.penalties(candidate.rewrite, instruction, rows)
-        if penalties and candidate.source != "initial":
-            refused.append({"event": "refused", **asdict(candidate), "guards": penalties, "fidelity": fidelity})
+def overall(results: Sequence[dict[str, Any]]) -> str:
+    """The verdict on several instructions, in a sentence."""
+    signs = []  # of the significant differences, 0 for the others
+    for result in results:
+        if result["test"]:
+            found = result["test"]["differences"]["rewrite"]  # significant by interval and p-value, as one verdict is
+            signs.append(float(np.sign(found["mean"])) if found["significant"] else 0.0)
         else:
-            kept.append(candidate)
-    return kept, refused
-
-
-def with_fidelity(rows: Sequence[dict[str, Any]], reward: TaskReward, instruction: str) -> list[dict[str, Any]]:
-    """The race's rows, those of candidates with their fidelity."""
-    return [
-        row | {"fidelity": reward.fidelities([row["rewrite"]], instruction)[0]} if row["event"] == "candidate" else row
-        for row in rows
-    ]
-
-
-def baselines(config: TrainConfig, task: Task, reward: TaskReward, trained: RewriterSettings) -> dict[str, str]:
-    """What RL must beat: the rewriter before it, greedy and best of the same samples, and random exemplars."""
-    starter = adapter_for(config.warm_start, config.base_model, config.meta_family)
-    settings = {name: value for name, value in asdict(trained).items() if name != "base_model"}
-    before = Rewriter.untrained(config.base_model, **settings)
-    found = {"untrained greedy": before.greedy(task.instruction)}
-    if starter is not None:
-        before = Rewriter.untrained(config.base_model, warm_start=starter, **settings)
-        found["warm-started greedy"] = before.greedy(task.instruction)
-    candidates = propose(before, task.instruction, config.num_candidates, seed=config.seed)
-    readable, _ = split_by_guards(candidates, reward, task.instruction, list(task.dev))
-    picked = select(readable, reward.evaluator.score, list(task.dev), race=config.race)
-    found["best of samples before RL"] = picked.rewrite
-    if task.train is not None:
-        found["4 random exemplars"] = few_shot_instruction(task.instruction, list(task.train), 4, seed=config.seed)
-    return {name: rewrite for name, rewrite in found.items() if rewrite}
+            found = result["dev"]["corrected"]
+            signs.append(float(found["gain_low"] > 0) - float(found["gain_high"] < 0))
+    gains, losses = signs.count(1.0), signs.count(-1.0)
+    return (
+        f"Of {len(results)} instructions {gains} gained significantly, {losses} lost, "
+        f"and {len(results) - gains - losses} changed too little to tell."
+    )

@@ -1,4 +1,4 @@
-"""Whether a run can go on from its checkpoint: it must be the same run, and its record must say what changed.
+"""Whether a run can go on in its folder: it must be the same run, and its record must say what changed.
 
 Other rows could put what the rewriter has learned from among the test rows; another learning rate or task model would
 make one run of two halves that its report calls by one name.
@@ -31,7 +31,7 @@ MAY_CHANGE = frozenset(
 Of data and task model, what they lead to is compared: the rows, the model's name."""
 
 
-def go_on(run: RunFolder, record: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
+def reopen(run: RunFolder, record: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
     """Check that `record` and `rows`, what `config.json` and `splits.json` would hold now, are the run's own.
 
     `config.json` then holds the settings as they are now, and `resumed` lists what changed, and when. Raises
