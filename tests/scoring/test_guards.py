@@ -8,20 +8,13 @@ import pytest
 import prewrite
 from prewrite.errors import ConfigError
 from prewrite.scoring.fidelity import Fidelity
-from prewrite.scoring.guards import (
-    DEFAULT_GUARDS,
-    GUARDS,
-    GuardContext,
-    check_guards,
-    drift,
-    keep_words,
-    language_note,
-    leakage,
-    length,
-)
-from prewrite.scoring.guards import gibberish as gibberish_guard
-from prewrite.scoring.guards import repetition as repetition_guard
-from prewrite.scoring.guards.fluency import faults
+from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards, language_note
+from prewrite.scoring.guards.drift import drift
+from prewrite.scoring.guards.gibberish import faults, gibberish
+from prewrite.scoring.guards.keep_words import keep_words
+from prewrite.scoring.guards.leakage import leakage
+from prewrite.scoring.guards.length import length
+from prewrite.scoring.guards.repetition import repetition
 from prewrite.scoring.rewards import MIN_FIDELITY
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -175,15 +168,15 @@ BAD = [
     ),
     (REVIEW, "Классифицируй отзыв: sentiment of the review is positive or negative?", {"gibberish"}),
     (REVIEW, "Classify the sentiment of the review as positive or negative ,, ;; !! .", {"gibberish"}),
-    (NEWS, "Using only one category, write the news article in a single sentence.", {"request"}),
-    (NEWS, "Write the news article in one of the categories World, Sports, Business or Technology.", {"request"}),
-    (NEWS, "Write a headline for the article: World, Sports, Business or Technology.", {"request"}),
-    (NEWS, "Which news article is the most critical for the reader? Who would you rather read it from?", {"request"}),
-    (NEWS, "Which news article belongs to World, Sports, Business or Technology? Answer honestly.", {"request"}),
-    (NEWS, "What is the news article about? Answer World or Sports or Business.", {"request"}),
-    (NEWS, "Read the news article from the first word to the last.", {"request"}),
-    (REVIEW, "Write a negative review for each category, positive or negative.", {"request"}),
-    (REVIEW, "Compose a poem about the sentiment of the review, positive or negative.", {"request"}),
+    (NEWS, "Using only one category, write the news article in a single sentence.", {"off_task"}),
+    (NEWS, "Write the news article in one of the categories World, Sports, Business or Technology.", {"off_task"}),
+    (NEWS, "Write a headline for the article: World, Sports, Business or Technology.", {"off_task"}),
+    (NEWS, "Which news article is the most critical for the reader? Who would you rather read it from?", {"off_task"}),
+    (NEWS, "Which news article belongs to World, Sports, Business or Technology? Answer honestly.", {"off_task"}),
+    (NEWS, "What is the news article about? Answer World or Sports or Business.", {"off_task"}),
+    (NEWS, "Read the news article from the first word to the last.", {"off_task"}),
+    (REVIEW, "Write a negative review for each category, positive or negative.", {"off_task"}),
+    (REVIEW, "Compose a poem about the sentiment of the review, positive or negative.", {"off_task"}),
     (MATH, "Write a poem about the sea.", {"drift"}),
     (MATH, "problem problem problem solve solve number", {"repetition"}),
     (QUESTION, "the the the question answer", {"repetition", "gibberish"}),
@@ -193,7 +186,7 @@ BAD = [
 
 @pytest.mark.parametrize(("context", "rewrite"), GOOD)
 def test_a_good_rewrite_passes_in_silence(context, rewrite):
-    assert check_guards(rewrite, context) == {}, faults(rewrite, context.instruction, context.choices)
+    assert check_guards(rewrite, context) == {}, faults(rewrite, context)
 
 
 @pytest.mark.parametrize(("context", "rewrite", "names"), BAD)
@@ -231,7 +224,7 @@ def test_no_warm_start_rewrite_of_a_labelling_task_asks_for_anything_but_a_label
     assert len(labelled) > 150
     for row in labelled:
         context = GuardContext(row["instruction"], choices=tuple(row["labels"]))
-        assert check_guards(row["rewrite"], context, names=["request"]) == {}, row
+        assert check_guards(row["rewrite"], context, names=["off_task"]) == {}, row
 
 
 def test_what_the_instruction_asks_for_is_no_wrong_request():
@@ -242,7 +235,7 @@ def test_what_the_instruction_asks_for_is_no_wrong_request():
     which = GuardContext("Which sentence is better, the first or the second?", choices=("first", "second"))
     assert check_guards("Tell which sentence is the better one: first or second?", which) == {}
     open_ended = GuardContext("Write a story about the word.")
-    assert check_guards("Write a short story about the word.", open_ended, names=["request"]) == {}
+    assert check_guards("Write a short story about the word.", open_ended, names=["off_task"]) == {}
 
 
 def test_three_of_four_rewrites_of_another_task_set_off_a_guard():
@@ -261,7 +254,7 @@ def test_three_of_four_random_orders_of_a_good_rewrites_words_are_gibberish():
             random.shuffle(tokens)
             if len(tokens) >= 8:
                 total += 1
-                caught += gibberish_guard(" ".join(tokens).capitalize() + ".", context) > 0
+                caught += gibberish(" ".join(tokens).capitalize() + ".", context) > 0
     assert caught >= 0.75 * total, caught / total
 
 
@@ -271,7 +264,7 @@ def test_random_orders_of_the_instructions_own_words_are_gibberish():
     caught = 0
     for _ in range(100):
         random.shuffle(tokens)
-        caught += gibberish_guard(" ".join(tokens).capitalize() + ".", REVIEW) > 0
+        caught += gibberish(" ".join(tokens).capitalize() + ".", REVIEW) > 0
     assert caught >= 95
 
 
@@ -295,7 +288,7 @@ def test_length_is_graded_at_both_ends():
 
 def test_repetition_and_leakage_grow_with_the_violation():
     once, twice = NEWS.instruction + " Classify the news article.", " ".join([NEWS.instruction] * 2)
-    assert repetition_guard(once, NEWS) < repetition_guard(twice, NEWS) <= repetition_guard(twice + " " + twice, NEWS)
+    assert repetition(once, NEWS) < repetition(twice, NEWS) <= repetition(twice + " " + twice, NEWS)
     copy = REVIEW.forbidden_texts[0]
     assert (
         0.5
@@ -380,7 +373,7 @@ def test_in_another_language_the_rules_about_english_are_off_and_the_others_hold
 
 def test_of_three_labels_none_may_be_left_out_in_any_language():
     context = GuardContext("判断评论是正面、中性还是负面。", choices=("正面", "中性", "负面"))
-    assert check_guards("评论是正面还是负面？", context, names=["request"]) == {"request": 1.0}
+    assert check_guards("评论是正面还是负面？", context, names=["off_task"]) == {"off_task": 1.0}
 
 
 @pytest.mark.parametrize(

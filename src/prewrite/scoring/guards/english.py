@@ -7,6 +7,7 @@ ours and short on purpose; a word that is missing costs a rewrite a small penalt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 
@@ -156,3 +157,8 @@ def is_english(text: str) -> bool:
 def content_words(text: str) -> list[str]:
     """The words of `text` that are not function words, in order."""
     return [word for word in words(text) if word not in FUNCTION_WORDS]
+
+
+def word_runs(tokens: Sequence[str], size: int) -> Iterable[str]:
+    """All runs of `size` words, each as one text."""
+    return (" ".join(tokens[start : start + size]) for start in range(len(tokens) - size + 1))

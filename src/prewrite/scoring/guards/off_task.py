@@ -1,4 +1,4 @@
-"""Whether a rewrite for a labelling task still asks for a label, by rules that need no language model.
+"""Whether a rewrite for a labelling task still asks for a label.
 
 Where answers are read by likelihood, any text that makes the right label likelier earns a reward, whether or not it
 asks for one: "Write the news article in a single sentence." has scored as well as an honest instruction. `off_task`
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from prewrite.scoring.guards.context import GuardContext
 from prewrite.scoring.guards.english import FUNCTION_WORDS, content_words, is_english, stem, word_set, words
 from prewrite.text import mention
 
@@ -51,19 +52,22 @@ _TELLING = word_set("give tell say write state answer name read output return re
 """Words that ask for something and do not say for what."""
 
 
-def off_task(rewrite: str, instruction: str, labels: tuple[str, ...]) -> bool:
-    """Whether `rewrite` asks for something else than one of `labels`; never for what `instruction` does as well.
+def off_task(rewrite: str, context: GuardContext) -> float:
+    """1 where the task is to name a label and the rewrite asks for something else that the instruction does not.
 
     - It asks for a text: "write the news article in one of the categories", "compose a poem".
     - It holds no label, no word that asks for one, and no word of the instruction's own beside the input's name.
       To ask which of the inputs, of which there is one, does not count: "which news article is the best?"
     - It lists some labels of those that the instruction names, and leaves others out; in any language.
     """
-    text, own = _plain(rewrite), _plain(instruction)
+    labels = context.choices
+    if not labels:
+        return 0.0
+    text, own = _plain(rewrite), _plain(context.instruction)
     rules = [_leaves_labels_out]
-    if is_english(instruction):
+    if is_english(context.instruction):
         rules += [_asks_for_a_text, _asks_for_no_label]
-    return any(rule(text, own, labels) and not rule(own, own, labels) for rule in rules)
+    return float(any(rule(text, own, labels) and not rule(own, own, labels) for rule in rules))
 
 
 def _asks_for_a_text(text: str, own: str, labels: tuple[str, ...]) -> bool:
