@@ -155,6 +155,17 @@ def test_text_is_what_transformers_generates_greedily(folder, engine):
     assert HFTaskModel(folder, dtype="float32", max_new_tokens=9).generate(PROMPTS) == expected
 
 
+def test_text_ends_at_any_of_the_ends_that_the_model_declares(folder, engine, tmp_path):
+    shutil.copytree(folder, tmp_path / "chatty")
+    ends = [WORDS.index(word) for word in ("<end>", "film", "dull", "plot", "great")]
+    (tmp_path / "chatty" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "pad_token_id": 0}))
+    model, tokenizer = plain(tmp_path / "chatty")
+    expected = [plain_text(model, tokenizer, prompt) for prompt in PROMPTS]
+    expected = [" ".join(word for word in text.split() if WORDS.index(word) not in ends) for text in expected]
+    assert len({len(text.split()) for text in expected}) > 2  # rows leave the batch at different steps
+    assert HFTaskModel(str(tmp_path / "chatty"), dtype="float32", max_new_tokens=9).generate(PROMPTS) == expected
+
+
 def test_a_name_is_short_and_an_identity_tells_weights_and_settings_apart(folder):
     model = HFTaskModel(str(folder), dtype="float32")
     assert model.name == f"hf:{folder}"

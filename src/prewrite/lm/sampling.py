@@ -1,20 +1,83 @@
-"""Sampling from a policy, and what sampling already knows about the sampled tokens.
+"""Writing on from prompts: one loop for the rewriter, which samples, and for a task model, which writes greedily.
 
-On a CPU the model runs as `task_models.llama` over packed weights. They are made for each call, since the policy has
-changed by the next; that costs about as much as 8 of the tokens.
+On a CPU the model runs as `llama.Llama`. A policy's packed weights are made for each call of `sample`, since the
+policy has changed by the next; that costs about as much as 8 of the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from prewrite.lm.trunk import open_trunk
+from prewrite.lm.llama import Llama
+from prewrite.lm.trunk import Cache, Transformers, open_trunk
 
 SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
+
+
+class Start(NamedTuple):
+    """Rows whose prompts the model has read, ready to be continued."""
+
+    state: torch.Tensor  # (B, D), after each row's last token
+    cache: Cache  # of B rows, with room for what is written
+    positions: torch.Tensor  # (B,), of each row's next token
+    seen: torch.Tensor | None  # (B, S), which cached tokens a row may look at; None: all
+
+
+@torch.no_grad()
+def write(
+    trunk: Llama | Transformers,
+    start: Start,
+    choose: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_token_id: int,
+    observe: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, max_new_tokens), padded at the right, and where tokens were written; a row's end counts too.
+
+    Rows that have ended leave the batch by and by, since they cost as much as running ones. `choose(step, rows,
+    running, logits)` gives the next token of each of `rows`, those still in the batch; only tokens of `running` ones
+    are kept. `observe(step, rows, states)` is shown the state before each token, and each row's state after its end.
+    """
+    state, cache, positions, seen = start
+    count, device = len(state), state.device
+    tokens = torch.full((count, max_new_tokens), pad_token_id, device=device)
+    written = torch.zeros((count, max_new_tokens), dtype=torch.bool, device=device)
+    ends = torch.tensor(list(end_ids), dtype=torch.long, device=device)
+    rows = torch.arange(count, device=device)  # those still in the batch
+    running = torch.ones(count, dtype=torch.bool, device=device)  # of those, the ones without an end
+    for step in range(max_new_tokens):
+        if observe is not None:
+            observe(step, rows, state)
+        if not bool(running.any()):
+            break
+        token = choose(step, rows, running, trunk.lm_head(state).float())
+        tokens[rows[running], step], written[rows[running], step] = token[running], True
+        still = running & ~torch.isin(token, ends)
+        stays = still if observe is None else running  # one that is observed stays for a step after its end
+        running = still
+        if step + 1 == max_new_tokens or not bool(stays.any()):
+            break
+        if stays.sum() <= SHRINK * len(rows):
+            rows, running, token, positions = rows[stays], running[stays], token[stays], positions[stays]
+            cache = cache.select(stays.nonzero().squeeze(1), room=max_new_tokens - step - 1)
+            seen = None if seen is None else seen[stays]
+        if seen is not None:
+            seen = torch.cat([seen, seen.new_ones(len(rows), 1)], dim=1)
+        state = trunk(token[:, None], positions[:, None], cache, seen)[:, -1]
+        positions = positions + 1
+    return tokens, written
+
+
+def write_greedily(trunk: Llama | Transformers, start: Start, **settings) -> list[list[int]]:
+    """The likeliest token each time; the ids of each row, its end too. `settings` are those of `write`."""
+    tokens, written = write(trunk, start, lambda step, rows, running, logits: logits.argmax(-1), **settings)
+    return [ids[kept].tolist() for ids, kept in zip(tokens, written, strict=True)]
 
 
 class Sampled(NamedTuple):
@@ -43,47 +106,37 @@ def sample(
 ) -> Sampled:
     """One completion for each of `rows`, which continue left-padded prompts `ids`; `temperature` 0 is greedy.
 
-    A row ends at the first of `end_ids`. A row's tokens depend on its place among `rows` and
-    the generator's state, not on when other rows end.
+    A row ends at the first of `end_ids`. Its tokens depend on its place among `rows` and the generator's state, not on
+    when other rows end.
     """
     count, device = len(rows), ids.device
     trunk = open_trunk(model, rows=count)
-    tokens = torch.full((count, max_new_tokens), pad_token_id, device=device)
-    sampled = torch.zeros((count, max_new_tokens), dtype=torch.bool, device=device)
-    logprobs, entropy, values = torch.zeros((3, count, max_new_tokens), device=device)
-
     cache = trunk.new_cache(*ids.shape)
     padded = not bool(mask.all())
     state = trunk(ids, positions_of(mask), cache, mask if padded else None, keep=1)[rows, -1]
     cache = cache.select(rows, room=max_new_tokens)
-    positions = mask.sum(1)[rows]
-    seen = mask[rows] if padded else None  # (B, S), what each row may look at; None: everything
-    here = torch.arange(count, device=device)  # the rows still in the batch
-    running = torch.ones(count, dtype=torch.bool, device=device)  # of those, the ones without an end
-    ends = torch.tensor(end_ids, dtype=torch.long, device=device)
-    for step in range(max_new_tokens):
-        # A row stays for one step after its end: PPO wants the value of the state there.
-        values[here, step] = value_model(state).squeeze(-1)
-        if not bool(running.any()):
-            break
+    start = Start(state, cache, mask.sum(1)[rows], mask[rows] if padded else None)
+    logprobs, entropy, values = torch.zeros((3, count, max_new_tokens), device=device)
+
+    def observe(step: int, here: torch.Tensor, states: torch.Tensor) -> None:
+        values[here, step] = value_model(states).squeeze(-1)  # PPO wants the value after a row's end too
+
+    def choose(step: int, here: torch.Tensor, running: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         uniform = torch.rand(count, 1, device=device, generator=generator)[here]
-        choice = pick(trunk.lm_head(state).float(), temperature, uniform)
+        choice = pick(logits, temperature, uniform)
         at = here[running]
-        tokens[at, step], sampled[at, step] = choice.token[running], True
         logprobs[at, step], entropy[at, step] = choice.logprob[running], choice.entropy[running]
-        if step + 1 == max_new_tokens:
-            break
-        stays = running
-        running = running & ~torch.isin(choice.token, ends)
-        token = choice.token
-        if stays.sum() <= SHRINK * len(here):  # ended rows cost as much as running ones
-            here, running, token, positions = here[stays], running[stays], token[stays], positions[stays]
-            cache = cache.select(stays.nonzero().squeeze(1), room=max_new_tokens - step - 1)
-            seen = None if seen is None else seen[stays]
-        if seen is not None:
-            seen = torch.cat([seen, seen.new_ones(len(here), 1)], dim=1)
-        state = trunk(token[:, None], positions[:, None], cache, seen)[:, -1]
-        positions = positions + 1
+        return choice.token
+
+    tokens, sampled = write(
+        trunk,
+        start,
+        choose,
+        max_new_tokens=max_new_tokens,
+        end_ids=end_ids,
+        pad_token_id=pad_token_id,
+        observe=observe,
+    )
     lengths = sampled.sum(1)
     width = min(int(lengths.max()) + 1, max_new_tokens)
     known = torch.arange(max_new_tokens, device=device) <= lengths[:, None]

@@ -53,6 +53,12 @@ def continuation_ids(tokenizer: Any, text: str, *, chat: bool) -> list[int]:
     return list(tokenizer(continuation(text, chat=chat), add_special_tokens=False)["input_ids"])
 
 
+def decode(tokenizer: Any, rows: Sequence[Sequence[int]], end_ids: Sequence[int]) -> list[str]:
+    """The text of each row, without the token that ends it and without special tokens."""
+    written = [ids[:-1] if ids and ids[-1] in end_ids else ids for ids in rows]
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+
+
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every token that ends what the model writes, in ascending order.
 

@@ -8,7 +8,7 @@ rewriter holds `model/` instead.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from peft import PeftModel
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
 from prewrite.lm.loading import load_adapter
-from prewrite.lm.tokens import end_ids, has_chat_template
+from prewrite.lm.tokens import decode, end_ids, has_chat_template
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
     build_meta_prompt,
@@ -124,13 +124,7 @@ class Rewriter:
             temperature=temperature,
             generator=generator,
         )
-        return [extract_rewrite(text) for text in decode(completions.token_lists(), tokenizer, self.end_ids)]
-
-
-def decode(completions: Sequence[Sequence[int]], tokenizer, end_ids: Sequence[int]) -> list[str]:
-    """The text of each completion, without the token that ends it and without special tokens."""
-    written = [ids[:-1] if ids and ids[-1] in end_ids else ids for ids in completions]
-    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+        return [extract_rewrite(text) for text in decode(tokenizer, completions.token_lists(), self.end_ids)]
 
 
 def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:

@@ -19,7 +19,8 @@ from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
 from prewrite.lm.prefix import Group, batches, group_by_prefix
-from prewrite.lm.tokens import continuation_ids, end_ids, has_chat_template, prompt_ids
+from prewrite.lm.sampling import Start, write_greedily
+from prewrite.lm.tokens import continuation_ids, decode, end_ids, has_chat_template, prompt_ids
 from prewrite.lm.trunk import Cache, open_trunk
 from prewrite.task_models.base import Capability
 
@@ -57,7 +58,7 @@ class HFTaskModel:
         if chat and not has_chat_template(self.tokenizer):
             raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
         weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
-        self.end_ids = torch.tensor(end_ids(weights, self.tokenizer), dtype=torch.long, device=self.device)
+        self.end_ids = end_ids(weights, self.tokenizer)
         self.trunk = open_trunk(weights, owned=True)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
@@ -104,26 +105,18 @@ class HFTaskModel:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""
+        """Greedy text, ended by an end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         outputs = [""] * len(prompts)
         for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts), room=self.max_new_tokens):
-            written = torch.empty((len(rows), 0), dtype=torch.long, device=self.device)
-            ended = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
-            state, positions = hidden[:, -1], shared + lengths
-            mask = self._mask(shared, lengths)
-            for _ in range(self.max_new_tokens):
-                token = self.trunk.lm_head(state).argmax(-1)
-                written = torch.cat([written, token[:, None]], dim=1)
-                ended |= torch.isin(token, self.end_ids)
-                if bool(ended.all()):
-                    break
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-                state = self.trunk(token[:, None], positions[:, None], cache, mask)[:, -1]
-                positions = positions + 1
-            ends = set(self.end_ids.tolist())
-            for row, ids in zip(rows, written.tolist(), strict=True):
-                stop = next((at for at, token in enumerate(ids) if token in ends), len(ids))
-                outputs[row] = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
+            written = write_greedily(
+                self.trunk,
+                Start(hidden[:, -1], cache, shared + lengths, self._mask(shared, lengths)),
+                max_new_tokens=self.max_new_tokens,
+                end_ids=self.end_ids,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            for row, text in zip(rows, decode(self.tokenizer, written, self.end_ids), strict=True):
+                outputs[row] = text
         return outputs
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:

@@ -31,10 +31,10 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from prewrite.data import PRewriteDataset
 from prewrite.errors import RunFolderError
 from prewrite.files import publish, writing
-from prewrite.lm.tokens import end_ids
+from prewrite.lm.tokens import decode, end_ids
 from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
-from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, decode, query_ids, save_rewriter
+from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, query_ids, save_rewriter
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
@@ -196,7 +196,7 @@ class _GroupTrainer:
     def _reward(self, prompts, completions, completion_ids, instruction, step, **_) -> list[float]:
         """TRL's reward function: one call per update and process, with all its rows."""
         number = step[0]
-        texts = decode(completion_ids, self.processing_class, self.end_ids)
+        texts = decode(self.processing_class, completion_ids, self.end_ids)
         rewrites = [extract_rewrite(text) for text in texts]
         kl, entropy = self._divergence(instruction, completion_ids)
         self.clock.lap("rollout")

@@ -28,10 +28,10 @@ from transformers import set_seed
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import BudgetExceededError, TaskModelError
-from prewrite.lm.tokens import end_ids
+from prewrite.lm.tokens import decode, end_ids
 from prewrite.rewriter.meta_prompts import extract_rewrite, load_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead, pad_prompts
-from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, decode, query_ids, save_rewriter
+from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, query_ids, save_rewriter
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
@@ -225,7 +225,7 @@ class PRewritePPOTrainer(PPOTrainer):
                 temperature=args.temperature,
                 generator=torch.Generator(device).manual_seed(int(tokens.integers(2**62))),
             )
-        texts = decode(completions.token_lists(), tokenizer, self.end_ids)
+        texts = decode(tokenizer, completions.token_lists(), self.end_ids)
         rewrites = [extract_rewrite(text) for text in texts]
         return RolloutBatch([names[r] for r in rows], texts, rewrites, prompts, completions, old)
 
