@@ -2,9 +2,10 @@
 
 import pytest
 
-from prewrite.errors import ConfigError
+from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.rewards import REWARD_MODES, TaskReward, compute_reward, length_difference
+from prewrite.scoring.reward_modes import length_difference
+from prewrite.scoring.rewards import REWARD_MODES, TaskReward, compute_reward
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
 
@@ -133,8 +134,21 @@ def test_compute_reward_grades_one_output():
         compute_reward("x", ROWS[0], "best")
 
 
+def test_what_a_mode_asks_for_is_checked_without_asking():
+    asked = []
+    evaluator = Evaluator(ScriptedTaskModel(lambda prompt: asked.append(prompt) or "spam"))
+    open_rows = [RewriteExample("Reply.", "a", "spam", task="qa")]
+    TaskReward(evaluator, mode="soft").check_capabilities(ROWS)  # labels are scored, gold answers need not be
+    TaskReward(evaluator, mode="token_f1").check_capabilities(open_rows)
+    with pytest.raises(CapabilityError, match="reward_mode 'soft' scores gold answers"):
+        TaskReward(evaluator, mode="soft").check_capabilities(open_rows)
+    with pytest.raises(CapabilityError, match="reward_mode 'perplexity' scores gold answers"):
+        TaskReward(evaluator, mode="perplexity").check_capabilities(ROWS)
+    assert asked == []
+
+
 def test_settings_that_contradict_are_refused():
-    with pytest.raises(ConfigError, match="reward model"):
+    with pytest.raises(ConfigError, match="reward_mode model and reward_model go together"):
         reward("model")
     with pytest.raises(ConfigError, match="guard 'kindness'"):
         reward(guards=["kindness"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -209,7 +209,7 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fid
 def open_reward(
     config: TaskConfig,
     evaluator: Evaluator,
-    examples: Iterable[RewriteExample],
+    examples: Sequence[RewriteExample],
     *,
     guards: Sequence[str],
     **task_part: Any,
@@ -225,13 +225,15 @@ def open_reward(
         # Labels are scored directly there, so an instruction need not list them; anywhere else the task model learns
         # the labels from the instruction alone.
         guards = [name for name in guards if name != "keep_words"]
-    return TaskReward(
+    reward = TaskReward(
         evaluator,
         guards=guards,
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
         **task_part,
     )
+    reward.check_capabilities(examples)  # before anything is paid or trained
+    return reward
 
 
 def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequence[Splits]) -> TaskReward:

@@ -13,7 +13,7 @@ from typing import Any
 from prewrite.errors import ConfigError
 from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.scoring.metrics import get_metric
-from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES
+from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES, check_penalties, check_task_part
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.train.algorithms import ALGORITHMS
 from prewrite.types import DECODINGS, TASKS
@@ -77,8 +77,7 @@ class TaskConfig:
             value = getattr(self, item.name)
             if choices and value is not None and value not in choices:
                 raise ConfigError(f"{item.name} {value!r} is unknown; choose one of {', '.join(choices)}")
-        if not 0 <= self.min_fidelity <= 1:
-            raise ConfigError(f"min_fidelity is {self.min_fidelity}; it must be in [0, 1]")
+        check_penalties(min_fidelity=self.min_fidelity)
         if self.metric != "auto":
             get_metric(self.metric)
         self.task_template = get_task_template(self.task_template)
@@ -162,10 +161,8 @@ class TrainConfig(TaskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.guards = [name for name in self.guards if name != "none"]
-        if unknown := [name for name in self.guards if name not in GUARDS]:
-            raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}, or none")
+        check_penalties(guards=self.guards, guard_weight=self.guard_weight)
         positive = (
-            "real_every",
             "max_steps", "rewrites_per_step", "examples_per_rewrite", "instructions_per_step", "num_ppo_epochs",
             "response_length", "learning_rate", "lora_rank", "eval_steps", "dev_examples", "save_steps", "temperature",
             "mixture_temperature",
@@ -175,7 +172,7 @@ class TrainConfig(TaskConfig):
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}; it must be above 0")
         at_least_0 = (
-            "kl_coef", "entropy_coef", "guard_weight", "patience", "micro_batch_size", "num_candidates", "race_items",
+            "kl_coef", "entropy_coef", "patience", "micro_batch_size", "num_candidates", "race_items",
             "test_examples",
         )  # fmt: skip
         for name in at_least_0:
@@ -201,8 +198,7 @@ class TrainConfig(TaskConfig):
             raise ConfigError("baselines need test rows; leave hold_out_test on")
         if not self.hold_out_test and self.test_dataset:
             raise ConfigError("hold_out_test off and test_dataset contradict each other; give one of them")
-        if (self.reward_mode == "model") != (self.reward_model is not None):
-            raise ConfigError("reward_mode model and reward_model go together; give both or neither")
+        check_task_part(self.reward_mode, reward_model=self.reward_model is not None, real_every=self.real_every)
         if self.reward_model is not None and not (Path(self.reward_model) / REWARD_MODEL_FILE).is_file():
             raise ConfigError(
                 f"reward_model {self.reward_model!r} is no reward model: it has no {REWARD_MODEL_FILE}; "

@@ -1,23 +1,7 @@
 """What a rewrite earns: a task part by `reward_mode`, and the penalties of the guards, each under its own name.
 
-All task parts are means over the update's examples, higher is better:
-
-| mode | task part | range |
-| --- | --- | --- |
-| `auto` | the evaluator's metric: numeric match for math, token F1 for qa, label match for labels | [0, 1] |
-| `exact_match`, `token_f1`, `numeric_match`, `label_match`, `bleu` | that metric | [0, 1] |
-| `soft`, labels scored | (1 + m) / 2, m the log-probability margin of the right one in nats, clipped to ±1 | [0, 1] |
-| `soft`, other rows | (1 + g) / 2, g the gold answer's gain over the instruction, nats a token, ±1 at most | [0, 1] |
-| `perplexity` | mean log-probability per token of the gold answer, i.e. minus the log-perplexity | at most 0 |
-| `perplexity+f1` | the sum of `perplexity` and token F1 | at most 1 |
-| `length` | minus the relative change in words against the instruction, clipped to [-1, 0] | [-1, 0] |
-| `model` | a learned reward model's estimate of the mode that it was trained on | as that mode |
-
-`auto`, `token_f1` (F1), `perplexity` and `perplexity+f1` are those of arXiv 2401.08189v4, appendix D, which leaves
-sign and scale of perplexity open; `length` is reported of its first version. An empty rewrite earns the least of its
-update in every mode that asks the task model, and nothing is asked of it. `soft` follows StablePrompt (arXiv
-2410.07652): with few examples many rewrites tie on accuracy, and the margin still ranks them. Where no labels are
-scored it counts nats as well, not probabilities: those of whole answers differ by thousandths, penalties by tenths.
+`reward_modes` holds the task parts. In mode `model` a learned reward model estimates the task part, and the task model
+grades every so many updates, in the mode that the reward model was trained on.
 """
 
 from __future__ import annotations
@@ -26,17 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError
-from prewrite.scoring.evaluator import Evaluator, margin
+from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import Fidelity
-from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards
+from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
 from prewrite.scoring.metrics import METRICS, get_metric, metric_for, parse_answer
-from prewrite.types import Answer, Reward, RewriteExample
+from prewrite.scoring.reward_modes import MODES, Batch, Grades, check_capabilities
+from prewrite.types import Reward, RewriteExample
 
+REWARD_MODES = (*MODES, "model")
 MODEL_FREE_MODES = ("auto", *METRICS)
-REWARD_MODES = (*MODEL_FREE_MODES, "soft", "perplexity", "perplexity+f1", "length", "model")
+"""Those that grade a written answer without asking a model."""
 
 MIN_FIDELITY = 0.25
 """Rewrites off the task lie below this, honest paraphrases above it (docs/readability.md)."""
@@ -47,18 +32,25 @@ REWARD_MODEL_FILE = "reward_model.json"
 """The file by which a folder is a learned reward model."""
 
 
-def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
-    """The reward in [0, 1] of one task-model output for one example, by a mode that needs no model to grade it.
+def check_task_part(mode: str, *, reward_model: bool, real_mode: str = "auto", real_every: int | None = None) -> None:
+    """Raise `ConfigError` for a mode that is unknown or does not go with the rest; see `TaskReward`."""
+    if mode not in REWARD_MODES:
+        raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
+    if (mode == "model") != reward_model:
+        raise ConfigError("reward_mode model and reward_model go together; give both or neither")
+    if real_mode not in MODES:
+        raise ConfigError(f"real_mode {real_mode!r} does not ask the task model; choose one of {', '.join(MODES)}")
+    if real_every is not None and real_every < 1:
+        raise ConfigError(f"real_every is {real_every}; it must be at least 1")
 
-    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities.
-    """
-    if reward_mode not in MODEL_FREE_MODES:
-        needs_model = "needs the task model's log-probabilities; use TaskReward" if reward_mode in REWARD_MODES else ""
-        raise ConfigError(
-            f"reward_mode {reward_mode!r} {needs_model or 'is unknown'}; choose one of {', '.join(MODEL_FREE_MODES)}"
-        )
-    name = metric_for(example.task) if reward_mode == "auto" else reward_mode
-    return get_metric(name)(parse_answer(prediction, example), example.targets)
+
+def check_penalties(*, guards: Sequence[str] = (), guard_weight: float = 0.0, min_fidelity: float = 0.0) -> None:
+    """Raise `ConfigError` for an unknown guard or a number out of range; see `TaskReward`."""
+    known_guards(guards)
+    if guard_weight < 0:
+        raise ConfigError(f"guard_weight is {guard_weight}; it must be at least 0")
+    if not 0 <= min_fidelity <= 1:
+        raise ConfigError(f"min_fidelity is {min_fidelity}; it must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -108,20 +100,8 @@ class TaskReward:
         fidelity: Fidelity | None = None,
         min_fidelity: float = MIN_FIDELITY,
     ):
-        if mode not in REWARD_MODES:
-            raise ConfigError(f"reward_mode {mode!r} is unknown; choose one of {', '.join(REWARD_MODES)}")
-        if (mode == "model") != (reward_model is not None):
-            raise ConfigError("reward_mode 'model' and a reward model go together: give both or neither")
-        if real_mode == "model" or real_mode not in REWARD_MODES:
-            raise ConfigError(f"real_mode {real_mode!r} does not ask the task model; choose a reward_mode that does")
-        if real_every is not None and real_every < 1:
-            raise ConfigError(f"real_every is {real_every}; it must be at least 1")
-        if unknown := [name for name in guards if name not in GUARDS]:
-            raise ConfigError(f"guard {unknown[0]!r} is unknown; choose from {', '.join(GUARDS)}")
-        if guard_weight < 0:
-            raise ConfigError(f"guard_weight is {guard_weight}; it must be at least 0")
-        if not 0 <= min_fidelity <= 1:
-            raise ConfigError(f"min_fidelity is {min_fidelity}; it must be in [0, 1]")
+        check_task_part(mode, reward_model=reward_model is not None, real_mode=real_mode, real_every=real_every)
+        check_penalties(guards=guards, guard_weight=guard_weight, min_fidelity=min_fidelity)
         self.evaluator = evaluator
         self.mode = mode
         self.guards = tuple(guards)
@@ -141,17 +121,22 @@ class TaskReward:
         estimates = self.estimates(rewrites, instruction)
         real = self.asks_task_model(step)
         if real:
-            scores, task_parts = self._task_parts(rewrites, instruction, examples)
+            grades = MODES[self.real_mode].grade(Batch(self.evaluator, rewrites, instruction, examples))
         else:
-            scores, task_parts = np.empty((len(rewrites), 0)), np.array(estimates, dtype=np.float64)
+            grades = Grades(np.array(estimates, dtype=np.float64), np.empty((len(rewrites), 0)))
         fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too
         graded = []
-        columns = zip(rewrites, scores, task_parts, fidelities, estimates, strict=True)
+        columns = zip(rewrites, grades.scores, grades.task_parts, fidelities, estimates, strict=True)
         for rewrite, row, task_part, fidelity, estimate in columns:
             penalties = self.penalties(rewrite, instruction, examples)
             reward = Reward(float(task_part) + self.penalty_sum(penalties), {"task": float(task_part)} | penalties)
             graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate, real))
         return graded
+
+    def check_capabilities(self, examples: Sequence[RewriteExample]) -> None:
+        """Raise `CapabilityError` where the task model cannot do what the reward will ask for rows like these."""
+        if self.reward_model is None or self.real_every is not None:
+            check_capabilities(self.real_mode, self.evaluator, examples)
 
     def asks_task_model(self, step: int) -> bool:
         """Whether the task model grades this update; always without a reward model."""
@@ -183,47 +168,16 @@ class TaskReward:
         """What `penalties` take off together, at most 0: all of them count no more than two full ones."""
         return max(sum(penalties.values()), -2 * self.guard_weight)
 
-    def _task_parts(
-        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The task model's grades: scores (rewrite, example) and task parts (rewrite,)."""
-        if self.real_mode == "soft" and not any(self.evaluator.decoding_of(e) == "likelihood" for e in examples):
-            # Scoring the gold answer is one forward pass where writing an answer is one for each token of it.
-            return np.empty((len(rewrites), 0)), self._gold_gains(rewrites, instruction, examples)
-        answers = self.evaluator.answers(rewrites, examples)
-        scores = np.array([[answer.score for answer in row] for row in answers])
-        if self.real_mode == "auto":
-            return scores, scores.mean(axis=1)
-        if self.real_mode in METRICS:
-            return scores, _regraded(self.real_mode, answers, examples).mean(axis=1)
-        if self.real_mode == "soft":
-            margins = [[margin(a, e) for a, e in zip(row, examples, strict=True)] for row in answers]
-            return scores, ((1 + np.clip(margins, -1, 1)) / 2).mean(axis=1)
-        if self.real_mode == "length":
-            return scores, np.array([-length_difference(rewrite, instruction) for rewrite in rewrites])
-        logprobs = self.evaluator.target_logprobs(rewrites, examples).mean(axis=1)
-        if self.real_mode == "perplexity":
-            return scores, logprobs
-        return scores, logprobs + _regraded("token_f1", answers, examples).mean(axis=1)
 
-    def _gold_gains(
-        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample]
-    ) -> NDArray[np.float64]:
-        """(1 + g) / 2, g the mean over the examples of the gain over `instruction` in the gold answer's mean
-        log-probability per token, in nats, clipped to ±1; 0 for an empty rewrite."""
-        logprobs = self.evaluator.target_logprobs([instruction, *rewrites], examples)
-        gains = np.clip(logprobs[1:] - logprobs[0], -1, 1).mean(axis=1)
-        return np.where([bool(rewrite.strip()) for rewrite in rewrites], (1 + gains) / 2, 0.0)
+def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
+    """The reward in [0, 1] of one task-model output for one example, by a mode that needs no model to grade it.
 
-
-def length_difference(rewrite: str, instruction: str) -> float:
-    """|words of rewrite - words of instruction| / words of instruction, clipped to [0, 1]."""
-    before, after = len(instruction.split()), len(rewrite.split())
-    return min(abs(after - before) / max(before, 1), 1.0)
-
-
-def _regraded(
-    metric: str, answers: Sequence[Sequence[Answer]], examples: Sequence[RewriteExample]
-) -> NDArray[np.float64]:
-    grade = get_metric(metric)
-    return np.array([[grade(a.prediction, e.targets) for a, e in zip(row, examples, strict=True)] for row in answers])
+    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities.
+    """
+    if reward_mode not in MODEL_FREE_MODES:
+        needs_model = "needs the task model's log-probabilities; use TaskReward" if reward_mode in REWARD_MODES else ""
+        raise ConfigError(
+            f"reward_mode {reward_mode!r} {needs_model or 'is unknown'}; choose one of {', '.join(MODEL_FREE_MODES)}"
+        )
+    name = metric_for(example.task) if reward_mode == "auto" else reward_mode
+    return get_metric(name)(parse_answer(prediction, example), example.targets)

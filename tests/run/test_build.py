@@ -1,0 +1,25 @@
+"""From settings to objects: what cannot work is said before anything is paid."""
+
+import json
+
+import pytest
+
+from prewrite.data import load_splits
+from prewrite.errors import CapabilityError
+from prewrite.run.build import open_training_reward
+from prewrite.run.config import TrainConfig
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.task_models.scripted import ScriptedTaskModel
+
+
+@pytest.mark.parametrize("mode", ["soft", "perplexity", "perplexity+f1"])
+def test_a_reward_that_the_task_model_cannot_give_is_refused_before_anything_is_asked(tmp_path, mode):
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"instruction": "Answer.", "input": f"question {n}", "output": "yes", "task": "qa"} for n in range(10)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    asked = []
+    writer = ScriptedTaskModel(lambda prompt: asked.append(prompt) or "yes", name="writer")
+    config = TrainConfig(dataset=[str(rows)], reward_mode=mode, fidelity_model="none")
+    with pytest.raises(CapabilityError, match=r"scores gold answers as given texts, which .*writer cannot do"):
+        open_training_reward(config, Evaluator(writer), [load_splits(rows)])
+    assert asked == []
