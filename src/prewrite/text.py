@@ -40,14 +40,18 @@ def mention(*phrases: str) -> re.Pattern[str]:
     >>> mention("c", "c++").findall("c++, C and cc")
     ['c++', 'C']
     """
-    return re.compile("|".join(map(_as_words, sorted(phrases, key=len, reverse=True))), re.IGNORECASE)
+    return re.compile("|".join(map(whole_words, sorted(phrases, key=len, reverse=True))), re.IGNORECASE)
 
 
-def _as_words(phrase: str) -> str:
-    pattern = spaced(phrase)
-    before = "" if re.match(rf"\s*[{_UNSPACED}]", phrase) else r"(?<!\w)"
-    after = "" if re.search(rf"[{_UNSPACED}]\s*$", phrase) else r"(?!\w)"
-    return f"{before}{pattern}{after}"
+def whole_words(phrase: str) -> str:
+    """A pattern for `phrase` in any spacing, where no word of another meaning begins before it or goes on behind it.
+
+    >>> bool(re.search(whole_words("no"), "答案是no。")), bool(re.search(whole_words("no"), "none"))
+    (True, False)
+    """
+    before = "" if re.match(rf"\s*[{_UNSPACED}]", phrase) else rf"(?<![^\W{_UNSPACED}])"
+    after = "" if re.search(rf"[{_UNSPACED}]\s*$", phrase) else rf"(?![^\W{_UNSPACED}])"
+    return f"{before}{spaced(phrase)}{after}"
 
 
 def spaced(phrase: str) -> str:

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_sets import small_and_public_data
 from prewrite.data import PRewriteDataset, load_splits
 from prewrite.errors import ConfigError, DataError
 from prewrite.types import RewriteExample
-
-SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 ROWS = [
     {"instruction": "Classify.", "input": "fine film", "output": "positive", "task": "classification"},
@@ -411,9 +410,9 @@ def test_a_hub_id_of_the_wrong_form_is_an_error():
         PRewriteDataset("hf:a/b/c")
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the public data sets lie beside the repository, not in it")
-def test_every_public_data_set_loads_and_its_gold_labels_are_choices():
-    folders = [folder for folder in sorted(SHARED_DATA.iterdir()) if folder.is_dir()]
+@small_and_public_data
+def test_every_data_set_loads_and_its_gold_labels_are_choices(data):
+    folders = [folder for folder in sorted(data.iterdir()) if folder.is_dir()]
     assert folders
     for folder in folders:
         for part in load_splits(folder):

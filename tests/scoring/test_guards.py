@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import prewrite
+from data_sets import small_and_public_data
 from prewrite.errors import ConfigError
 from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS, GuardContext, check_guards, language_note
@@ -17,7 +18,6 @@ from prewrite.scoring.guards.length import length
 from prewrite.scoring.guards.repetition import repetition
 from prewrite.scoring.rewards import MIN_FIDELITY
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 NEWS = GuardContext(
     "Classify the news article as World, Sports, Business or Technology.",
     choices=("World", "Sports", "Business", "Technology"),
@@ -201,9 +201,9 @@ def test_a_copy_of_the_instruction_passes_on_every_task():
         assert check_guards(context.instruction, context) == {}
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the data sets in shared/data are not on this machine")
-def test_the_instruction_of_every_data_set_passes_as_its_own_rewrite():
-    for path in sorted(DATA.glob("*/train.jsonl")):
+@small_and_public_data
+def test_the_instruction_of_every_data_set_passes_as_its_own_rewrite(data):
+    for path in sorted(data.glob("*/train.jsonl")):
         instruction = json.loads(path.open(encoding="utf-8").readline())["instruction"]
         assert check_guards(instruction, GuardContext(instruction)) == {}, path
 

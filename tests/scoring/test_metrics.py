@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import pytest
 
 from prewrite.errors import ConfigError
@@ -13,13 +10,10 @@ from prewrite.scoring.metrics import (
     label_match,
     metric_for,
     numeric_match,
-    parse_answer,
     token_f1,
 )
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 @pytest.mark.parametrize(
@@ -157,77 +151,3 @@ def test_auto_picks_the_metric_by_task():
     names = [metric_for(task) for task in ("math", "qa", "classification", None)]
     assert names == ["numeric_match", "token_f1", "label_match", "exact_match"]
     assert set(names) <= set(METRICS)
-
-
-def labelled(*choices):
-    return RewriteExample("Classify.", "x", choices[0], task="classification", choices=choices)
-
-
-@pytest.mark.parametrize(
-    ("output", "choices", "prediction"),
-    [
-        (" Positive.", ("positive", "negative"), "positive"),
-        ("The sentiment is **negative**, not positive", ("positive", "negative"), "negative"),
-        ("not positive", ("positive", "negative"), "positive"),  # documented: words around a label are not read
-        ("sports  news", ("news", "sports news"), "sports news"),
-        ("Sci/Tech", ("Tech", "Sci/Tech"), "Sci/Tech"),
-        ("unobjective", ("objective", "subjective"), "unobjective"),
-        ("10", ("1", "10"), "10"),
-        ("I cannot tell\nsorry", ("positive", "negative"), "I cannot tell"),
-        ("great\nInput: next\nOutput: bad", ("bad", "great"), "great"),
-        ("no idea\n\nInput: next\nOutput: bad", ("bad", "great"), "no idea"),
-        ("c++ it is", ("c", "c++"), "c++"),
-        ("", ("bad", "great"), ""),
-    ],
-)
-def test_a_label_is_read_from_free_text(output, choices, prediction):
-    assert parse_answer(output, labelled(*choices)) == prediction
-
-
-def test_a_label_is_found_where_words_are_written_without_spaces():
-    assert parse_answer("这条评论的态度是负面的。", labelled("正面", "负面")) == "负面"
-    assert parse_answer("이 리뷰는 긍정적입니다.", labelled("긍정", "부정")) == "긍정"
-
-
-@pytest.mark.parametrize(
-    ("output", "prediction"),
-    [
-        ("3 + 4 = 7\n#### 7\nQuestion: 9?", "7"),
-        ("so #### 1,080 clips, or 90 dozen", "1,080"),
-        (r"Thus \boxed{\frac{3}{4}} of 12", "3/4"),
-        ("The answer is 72 clips in 2 months.", "72"),
-        ("The answer is 3 + 4 = 7 apples.", "7"),
-        ("Answer: $5.50\n\nInput: 12", "$5.50"),
-        ("First 12, then 30.", "30"),
-        ("The answer is unknown. Perhaps 4", "4"),
-        ("I do not know", "I do not know"),
-    ],
-)
-def test_a_number_is_read_from_free_text(output, prediction):
-    assert parse_answer(output, RewriteExample("Solve.", "x", "1", task="math")) == prediction
-
-
-def test_a_qa_answer_is_the_first_line_without_its_cue():
-    example = RewriteExample("Answer.", "x", "Paris", task="qa")
-    assert parse_answer("\n\n Answer: Paris\nParis is in France.", example) == "Paris"
-    assert parse_answer("Paris\n\nInput: who?", example) == "Paris"
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the data sets in shared/data are not on this machine")
-def test_the_gold_answer_scores_one_on_every_row_of_every_data_set():
-    rows = 0
-    for path in sorted(DATA.glob("*/*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        golds = [row["output"] if isinstance(row["output"], list) else [row["output"]] for row in lines]
-        labels = tuple(sorted({gold[0] for gold in golds}))
-        for row, targets in zip(lines, golds, strict=True):
-            metric = get_metric(metric_for(row["task"]))
-            choices = labels if row["task"] == "classification" else None
-            example = RewriteExample(row["instruction"], row["input"], tuple(targets), row["task"], choices=choices)
-            for target in targets:
-                prediction = parse_answer(target, example)
-                assert metric(target, targets) == 1.0, (path, row)
-                assert metric(prediction, targets) == 1.0, (path, row, prediction)
-                assert exact_match(target, targets) == 1.0, (path, row)
-                rows += 1
-    assert rows > 0

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, ConfigError
-from prewrite.scoring.metrics import get_metric, is_own, metric_for, parse_answer
+from prewrite.scoring.answers import parse_answer
+from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.templates import TASK_TEMPLATE, check_task_template
 from prewrite.task_models.base import TaskModel
 from prewrite.text import fill

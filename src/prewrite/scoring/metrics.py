@@ -1,15 +1,20 @@
-"""How a prediction is graded, and how it is read from free text.
+"""How a prediction is graded. How it is read from a free text stands in `answers.py`.
 
 A metric is a function `(prediction, targets) -> score` in [0, 1], best over the accepted gold answers; higher is
-better. Normalisation and token F1 follow SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250) with one departure: a step
-that would leave nothing is skipped, so that "a" and "the", or "+" and "-", stay different answers.
+better. Normalisation and token F1 follow the evaluation script of SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250), and
+go beyond it in four ways:
+
+- a step that would leave nothing is skipped, so that "a" and "the", or "+" and "-", stay different answers;
+- Unicode forms that look alike are equal (NFKC, case folding; invisible format characters are dropped);
+- punctuation is all of Unicode's (categories P), where SQuAD drops ASCII's: “Paris” and Paris。 are Paris;
+- token F1 takes each character of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) as a token,
+  as the evaluation script of MLQA (Lewis et al. 2020, arXiv 1910.07475) does for Chinese.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
 import re
 import string
 import unicodedata
@@ -22,36 +27,40 @@ from types import ModuleType
 from typing import Any
 
 from prewrite.errors import ConfigError
-from prewrite.text import mention
-from prewrite.types import RewriteExample
+from prewrite.scoring.labels import bare_label
+from prewrite.scoring.numbers import Value, equal, find_numbers, plain, value_of
 
 Metric = Callable[[str, Sequence[str]], float]
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_LABEL_EDGES = string.whitespace + "\"'`*_.,:;!?()[]\u201c\u201d\u2018\u2019"
-# Sign, then digits (grouped by commas or not) with an optional decimal part, exponent and denominator. A sign counts
-# only where no operand precedes it ("10-5" ends in 5); a digit glued behind a letter ("H2O") is no number.
-_NUMBER = re.compile(
-    r"(?<![\w.])(?:(?<![\w)])(?P<sign>[-\u2212]))?[$€£]?(?P<inner>[-\u2212])?"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?:[eE](?P<exponent>[-+]?[0-9]{1,3})(?!\w))?(?:/(?P<denominator>[1-9][0-9]*)(?![/0-9]))?"
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_FRAC = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-_ANSWER_IS = re.compile(r"\banswer(?:\s+is|\s*:)", re.IGNORECASE)
-_ANSWER_CUE = re.compile(r"^(?:output|answer)\s*:\s*(?=\S)", re.IGNORECASE)
-# A model that was not stopped goes on with the next example of the pattern it sees in the task template.
-_NEXT_EXAMPLE = re.compile(r"\n\s*(?:input|question|instruction|article|text)\s*:", re.IGNORECASE)
+
+
+class _Punctuation(dict[int, str | None]):
+    """For `str.translate`: drops ASCII punctuation, Unicode punctuation, and invisible format characters."""
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        category = unicodedata.category(character)
+        dropped = category[0] == "P" or category == "Cf" or character in string.punctuation
+        self[code] = None if dropped else character
+        return self[code]
+
+
+_PUNCTUATION = _Punctuation({ord("−"): None, ord("´"): None})  # a minus sign and an accent, written for - and '
 
 
 def normalise(text: str) -> str:
     """Lower-case, without punctuation, articles and extra spaces; a step that would leave nothing is skipped.
 
-    >>> normalise("The  Eiffel Tower!"), normalise("A."), normalise("?!")
-    ('eiffel tower', 'a', '?!')
+    >>> normalise("The  Eiffel Tower!"), normalise("“Paris”。"), normalise("A."), normalise("?!")
+    ('eiffel tower', 'paris', 'a', '?!')
     """
-    words = " ".join(unicodedata.normalize("NFC", text).lower().split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.replace("´", "'"))
+    words = " ".join(text.casefold().split())
     words = " ".join(words.translate(_PUNCTUATION).split()) or words
     return " ".join(_ARTICLES.sub(" ", words).split()) or words
 
@@ -73,8 +82,15 @@ def token_f1(prediction: str, targets: Sequence[str]) -> float:
 
     >>> token_f1("Paris Paris Paris Paris", ["Paris"])  # precision 1/4, recall 1
     0.4
+    >>> token_f1("東京都", ["東京"])  # precision 2/3, recall 1
+    0.8
     """
-    return max((_bag_f1(normalise(prediction).split(), normalise(target).split()) for target in targets), default=0.0)
+    return max((_bag_f1(_tokens(prediction), _tokens(target)) for target in targets), default=0.0)
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, and single characters of scripts without spaces."""
+    return _UNSPACED.sub(r" \g<0> ", normalise(text)).split()
 
 
 def _bag_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
@@ -85,38 +101,23 @@ def _bag_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
 
 
 def numeric_match(prediction: str, targets: Sequence[str]) -> float:
-    """1.0 if the last number in the prediction equals the last number of a target, else 0.0.
+    """1.0 if the last number in the prediction equals the last number of a target in value, else 0.0.
 
-    `1,080`, `1080.0` and `$1,080` are one number; `3/4` is 0.75; `50%` is 50 (not 0.5), as gold answers to "what
-    percentage" are; `-5` is negative, `10-5` ends in 5. Equal means within a relative 1e-9.
+    What a written number is worth, and what counts as equal, stands in `numbers.py`.
 
-    >>> numeric_match("She pays $1,080.", ["1080"]), numeric_match("no idea", ["3"])
-    (1.0, 0.0)
+    >>> numeric_match("She pays $1,080.", ["1080"]), numeric_match("12:30", ["11:30"]), numeric_match("no idea", ["3"])
+    (1.0, 0.0, 0.0)
     """
-    predicted = last_number(prediction)
+    predicted = _last_value(prediction)
     if predicted is None:
         return 0.0
-    golds = (last_number(target) for target in targets)
-    return float(any(gold is not None and math.isclose(predicted, gold, rel_tol=1e-9) for gold in golds))
+    golds = map(_last_value, targets)
+    return float(any(gold is not None and equal(predicted, gold) for gold in golds))
 
 
-def last_number(text: str) -> float | None:
-    """The last number in `text`, or None."""
-    matches = list(_NUMBER.finditer(_plain_numbers(text)))
-    return _value(matches[-1]) if matches else None
-
-
-def _value(match: re.Match[str]) -> float:
-    sign = -1.0 if match["sign"] or match["inner"] else 1.0
-    value = float(match["digits"].replace(",", "") + (f"e{match['exponent']}" if match["exponent"] else ""))
-    return sign * value / (float(match["denominator"]) if match["denominator"] else 1.0)
-
-
-def _plain_numbers(text: str) -> str:
-    """LaTeX spelling of numbers made plain: `\\frac{3}{4}`, `1{,}080`, `\\$5`."""
-    if "\\" not in text and "{,}" not in text:
-        return text
-    return _FRAC.sub(r"\1/\2", text.replace("{,}", ",").replace("\\$", "$").replace("\\,", ""))
+def _last_value(text: str) -> Value | None:
+    found = find_numbers(plain(text))
+    return value_of(found[-1]) if found else None
 
 
 def label_match(prediction: str, targets: Sequence[str]) -> float:
@@ -127,13 +128,8 @@ def label_match(prediction: str, targets: Sequence[str]) -> float:
     >>> label_match(' "Positive".', ["positive"]), label_match("c", ["c++"])
     (1.0, 0.0)
     """
-    label = _bare_label(prediction)
-    return float(any(label == _bare_label(target) for target in targets))
-
-
-def _bare_label(text: str) -> str:
-    words = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    return words.strip(_LABEL_EDGES) or words
+    label = bare_label(prediction)
+    return float(any(label == bare_label(target) for target in targets))
 
 
 def bleu(prediction: str, targets: Sequence[str]) -> float:
@@ -219,59 +215,3 @@ def _import(place: str, path: str) -> ModuleType:
 def metric_for(task: str | None) -> str:
     """The metric that `auto` means: math by number, qa by token F1, classification by label, else exact match."""
     return {"math": "numeric_match", "qa": "token_f1", "classification": "label_match"}.get(task or "", "exact_match")
-
-
-def parse_answer(output: str, example: RewriteExample) -> str:
-    """The prediction in a task model's free text; what `generate` decoding grades.
-
-    - With `choices`: the label that is mentioned first, as whole words, in any case; the longest where labels overlap.
-      Words around it are not read: "not positive" is "positive". Without any mention, the first line.
-    - math: the number after `####`, in the last `\\boxed{}`, or after the last "answer is"; else the last number; else
-      the first line.
-    - otherwise: the first non-empty line, without a leading "Answer:" or "Output:".
-
-    Text from the next "Input:" or "Question:" line on is dropped: there the model makes up another example.
-
-    >>> parse_answer("So 3 + 4 = 7. The answer is 7 apples, not 12.", RewriteExample("", "", "7", task="math"))
-    '7'
-    """
-    text = output.strip()
-    continuation = _NEXT_EXAMPLE.search(text)
-    if continuation:
-        text = text[: continuation.start()].rstrip()
-    line = _ANSWER_CUE.sub("", text.split("\n", 1)[0].strip())
-    if example.choices:
-        found = mention(*example.choices).search(text)
-        return _label_of(found.group(), example.choices) if found else line
-    if example.task == "math":
-        return _math_answer(text) or line
-    return line
-
-
-def _label_of(found: str, choices: Sequence[str]) -> str:
-    """The label as spelled in `choices`; the mention's own case decides between labels that differ in case only."""
-    spelled = " ".join(found.split())
-    same = [label for label in choices if " ".join(label.split()).lower() == spelled.lower()]
-    return spelled if spelled in same or not same else same[0]
-
-
-def _math_answer(text: str) -> str:
-    text = _plain_numbers(text)
-    if "####" in text:
-        found = _NUMBER.search(text, text.index("####") + 4)
-        if found:
-            return found.group()
-    boxed = _BOXED.findall(text)
-    if boxed:
-        numbers = list(_NUMBER.finditer(boxed[-1]))
-        if numbers:
-            return numbers[-1].group()
-    announced = list(_ANSWER_IS.finditer(text))
-    if announced:
-        phrase = re.split(r"\n|\.\s", text[announced[-1].end() :].lstrip(), maxsplit=1)[0]
-        # "the answer is 3 + 4 = 7 apples": what stands behind the last equals sign is the result.
-        found = _NUMBER.search(phrase.rpartition("=")[2]) or _NUMBER.search(phrase)
-        if found:
-            return found.group()
-    numbers = list(_NUMBER.finditer(text))
-    return numbers[-1].group() if numbers else ""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from prewrite.errors import ConfigError
+from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
-from prewrite.scoring.metrics import METRICS, get_metric, metric_for, parse_answer
+from prewrite.scoring.metrics import METRICS, get_metric, metric_for
 from prewrite.scoring.reward_modes import MODES, Batch, Grades, check_capabilities
 from prewrite.types import Reward, RewriteExample
 
