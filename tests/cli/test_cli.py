@@ -185,20 +185,6 @@ def test_resume_of_a_finished_run_trains_no_further(run_copy, toy):
     assert after["seconds"]["train"] > 0.9 * before["seconds"]["train"]
 
 
-def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):
-    config = tmp_path / "run.yaml"
-    config.write_text(f"data: {toy / 'rows.jsonl'}\nmax-steps: 7\nlearning_rate: 5e-6\nguards: [drift]\n")
-    from argparse import ArgumentParser
-
-    from prewrite.cli.options import add_options, build_config
-    from prewrite.run.config import TrainConfig
-
-    parser = ArgumentParser()
-    add_options(parser, TrainConfig)
-    built = build_config(TrainConfig, parser.parse_args(["--config", str(config), "--max_steps", "3"]))
-    assert (built.max_steps, built.learning_rate, built.guards) == (3, 5e-6, ["drift"])
-
-
 @pytest.mark.parametrize(
     ("yaml", "words"),
     [
@@ -208,7 +194,7 @@ def test_yaml_gives_settings_and_flags_win(toy, tmp_path, capsys):
         ("lora: 3\n", ["lora", "true or false"]),
         ("reward_mode: f1\n", ["reward_mode", "'f1'", "token_f1"]),
         ("guards: [kind]\n", ["guard 'kind'", "drift"]),
-        ("max_steps: 0\n", ["max_steps", "above 0"]),
+        ("max_steps: 0\n", ["bad.yaml: max_steps is 0", "above 0"]),
         ("- a\n", ["name: value"]),
         ("a: [\n", ["YAML"]),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from prewrite.errors import CapabilityError, ConfigError
 from prewrite.task_models.checks import check_task_model
-from prewrite.task_models.registry import TaskModelSpec, open_task_model, parse_task_model, spec_from_pair
+from prewrite.task_models.registry import TaskModelSpec, open_task_model, parse_task_model
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Batch, Wrapper, stream
 
@@ -49,12 +49,6 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(address):
 def test_a_backend_in_this_process_takes_no_address():
     with pytest.raises(ConfigError, match="takes no address"):
         parse_task_model("hf:m@http://host:1")
-
-
-def test_the_older_pair_of_flags_names_the_same_models():
-    assert spec_from_pair("ollama", "gemma3:4b") == parse_task_model("ollama:gemma3:4b")
-    with pytest.raises(ConfigError, match="task_backend 'tf' is unknown"):
-        spec_from_pair("tf", "m")
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():

@@ -30,7 +30,8 @@ DEMO: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings that the demo lets you change; all others are `DEMO`."""
-    add_options(parser, TrainConfig, only=["output_dir", "max_steps", "seed", "strategy", "report_to"])
+    changeable = ["output_dir", "max_steps", "seed", "strategy", "report_to"]
+    add_options(parser, TrainConfig, only=changeable, defaults=DEMO)
 
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 
-from prewrite.errors import PrewriteError
+from prewrite.errors import ConfigError, PrewriteError
 
 COMMANDS = {
     "demo": "train, choose, test and report on the built-in data, offline",
@@ -30,24 +32,45 @@ BAD_INPUT, STOPPED = 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 bad input or a failed prerequisite, 130 stopped by Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except PrewriteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+
+
+def _run(argv: Sequence[str]) -> int:
+    name = next((word for word in argv if not word.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        raise ConfigError(f"{name!r} is no command{_meant(name, COMMANDS)}")
     parser = argparse.ArgumentParser(
         prog="prewrite",
         description="Train a small language model to rewrite prompts so that a frozen task model does better.",
         epilog="Example: prewrite train --data train.jsonl --task-model ollama:gemma3:4b --output-dir runs/first",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    name = next((word for word in argv if not word.startswith("-")), None)
+    flags: list[str] = []
     for command, text in COMMANDS.items():
         child = commands.add_parser(
-            command, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+            command,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # the lines of an epilog stay lines
+            allow_abbrev=False,
         )
         if command == name:  # only the command that runs pays for its imports
             module = importlib.import_module(f"prewrite.cli.{command.replace('-', '_')}")
             module.add_arguments(child)
             child.set_defaults(run=module.run)
-    namespace = parser.parse_args(argv)
+            flags = list(child._option_string_actions)  # argparse tells them in no other way
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ConfigError(f"{unknown[0]!r} is no flag of prewrite {name}{_meant(unknown[0].partition('=')[0], flags)}")
     if namespace.version:
         import prewrite
 
@@ -57,14 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     _quiet_libraries()
-    try:
-        return int(namespace.run(namespace, argv))
-    except PrewriteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
+    return int(namespace.run(namespace, argv))
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists what there is"
 
 
 def _quiet_libraries() -> None:
@@ -73,7 +94,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flags and YAML from a config dataclass: one help text, one type, one check for both.
+"""Flags and YAML from the settings: one help text, one type, one check for both.
 
 `--max_steps` and `--max-steps` are the same flag; the command line wins over `--config file.yaml`; an unknown key is
 an error. (transformers' HfArgumentParser and TRL's TrlParser do most of this, but take seconds to import and let YAML
@@ -9,68 +9,147 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from prewrite.errors import ConfigError
-from prewrite.run.config import field_type
+from prewrite.run.option import Option, options_of
 
 Config = TypeVar("Config")
 
+GROUPS = ("data", "task model", "rewriter", "training", "choice", "output")
+"""Headings of a command's help, in order."""
+METAVARS = {str: "TEXT", int: "N", float: "X"}
 
-def add_options(parser: argparse.ArgumentParser, config: type, *, only: Sequence[str] | None = None) -> None:
-    """A flag for every field of `config` that can be written on a command line."""
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    config: type,
+    *,
+    only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """A flag for every setting of `config` that can be written on a command line, under the heading of its group.
+
+    `--help` shows the common ones, and all where `only` names few; `--help-all` shows all. `defaults` are a command's
+    own, for the help.
+    """
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it")
-    for item in fields(config):
-        kind, _ = field_type(str(item.type))
-        if (only is not None and item.name not in only) or kind == "dict[str, Any]":
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    rare: list[tuple[argparse.Action, str]] = []
+    for option in options_of(config):
+        if (only is not None and option.name not in only) or option.name in without or option.nested:
             continue
-        names = dict.fromkeys([item.name, item.metadata.get("alias") or item.name])
-        flags = list(dict.fromkeys(f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))))
-        text = item.metadata["help"].replace("%", "%%")
-        default = _default(item)
-        if default not in (None, [], {}, False):
-            text += f" (default: {_shown(default)})"
-        options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text}
-        if kind == "bool":
-            parser.add_argument(*flags, action="store_true", **options)
-            spellings = [f"--no{dash}{flag[2:]}" for flag in flags for dash in "_-"]
-            parser.add_argument(*spellings, action="store_false", dest=item.name, default=argparse.SUPPRESS,
-                                help=argparse.SUPPRESS if default is False else f"switch off {item.name}")  # fmt: skip
-        elif kind.startswith("list"):
-            repeat = "append" if item.name == "dataset" else "extend"
-            nargs = None if repeat == "append" else "+"
-            parser.add_argument(*flags, action=repeat, nargs=nargs, metavar=item.name.upper(), **options)
-        elif kind.startswith("dict"):
-            parser.add_argument(*flags, action="extend", nargs="+", metavar="KEY=VALUE", **options)
-        else:
-            choices = item.metadata.get("choices")
-            shown = "{" + ",".join(choices) + "}" if choices else kind.upper()
-            parser.add_argument(*flags, metavar=shown, **options)
+        action = _add_flags(groups[option.group], option, (defaults or {}).get(option.name, option.default))
+        if only is None and not option.common:
+            rare.append((action, str(action.help)))
+            action.help = argparse.SUPPRESS
+    if only is None or "task_model" in only:
+        for spelling in _spelled(OLDER):
+            groups["task model"].add_argument(
+                spelling, dest=OLDER, default=argparse.SUPPRESS, metavar="BACKEND", help=argparse.SUPPRESS
+            )
+    if only is None:
+        parser.add_argument("--help-all", action=_HelpAll, rare=rare, help="show all settings, not only common ones")
+
+
+def _add_flags(group: argparse._ArgumentGroup, option: Option, default: Any) -> argparse.Action:
+    """The flag that help shows, and its other spellings without help; returns the first."""
+    text = option.help.replace("%", "%%")
+    if option.choices and not _fits(option.choices) and option.kind is not list:
+        text += f"; one of {', '.join(option.choices)}"
+    if default is not None and option.kind is not bool and default not in ([], {}):
+        text += f" (default: {_shown(default)})"
+    given: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
+    spellings = [spelling for name in option.names for spelling in _spelled(name)]
+    if option.kind is bool:
+        switches = {f"--no-{name}".replace("_", "-"): False for name in option.names}
+        switches |= {f"--no_{name}": False for name in option.names} | dict.fromkeys(spellings, True)
+        shown = next(switch for switch, value in switches.items() if value is not default)
+        made = {
+            switch: group.add_argument(
+                switch, action="store_true" if value else "store_false", help=argparse.SUPPRESS, **given
+            )
+            for switch, value in switches.items()
+        }
+        made[shown].help = text if default is False else f"on by default: {text}"
+        return made[shown]
+    if option.kind is list:
+        single = option.name == "dataset"  # a path may follow it, so it takes one word and is repeated
+        given |= {"action": "append"} if single else {"action": "extend", "nargs": "+"}
+        given["metavar"] = option.names[-1].upper()
+    elif option.kind is dict:
+        given |= {"action": "extend", "nargs": "+", "metavar": "KEY=VALUE"}
+    else:
+        fits = option.choices is not None and _fits(option.choices)
+        given["metavar"] = "{" + ",".join(option.choices or ()) + "}" if fits else METAVARS[option.kind]
+    first, *others = spellings
+    action = group.add_argument(first, help=text, **given)
+    for spelling in others:
+        group.add_argument(spelling, help=argparse.SUPPRESS, **given)
+    return action
+
+
+def _fits(choices: Sequence[str]) -> bool:
+    """Whether they are few enough to stand beside the flag."""
+    return len(",".join(choices)) < 50
+
+
+def _spelled(name: str) -> list[str]:
+    """`--max-steps`, which help shows, and `--max_steps`."""
+    return list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
+
+
+class _HelpAll(argparse.Action):
+    """Shows the help of the settings that `--help` leaves out too."""
+
+    def __init__(self, *, rare: list[tuple[argparse.Action, str]], **given: Any):
+        super().__init__(**given, nargs=0)
+        self.rare = rare
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for action, text in self.rare:
+            action.help = text
+        parser.usage = "%(prog)s [settings]"
+        parser.print_help()
+        parser.exit()
 
 
 def build_config(config: type[Config], namespace: argparse.Namespace, **given: Any) -> Config:
     """The config of parsed flags over their `--config` file over `given`. Raises `ConfigError`."""
+    options = {name: option for option in options_of(config) for name in option.names}
+    flags = {name: value for name, value in vars(namespace).items() if name in options or name == OLDER}
     values = dict(given)
-    file = getattr(namespace, "config", None)
-    by_name = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
-    if file is not None:
-        for key, value in read_yaml(Path(file)).items():
+    for where, layer in ((f"{getattr(namespace, 'config', None)}: ", _from_file(namespace)), ("--", flags)):
+        for key, value in layer.items():
             name = key.replace("-", "_")
-            name = next((n for n, item in by_name.items() if item.metadata.get("alias") == name), name)
-            if name not in by_name:
-                close = difflib.get_close_matches(name, by_name, n=1)
-                hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(by_name)}"
-                raise ConfigError(f"{file}: unknown setting {key!r}{hint}")
-            values[name] = _convert(by_name[name], value, where=f"{file}: {key}")
-    for name, value in vars(namespace).items():
-        if name in by_name:
-            values[name] = _convert(by_name[name], value, where=f"--{name}")
+            if name == OLDER:
+                values[OLDER] = value
+            elif name in options:
+                values[options[name].name] = options[name].read(value, where=f"{where}{key}")
+            else:
+                raise ConfigError(f"{where}unknown setting {key!r}{_meant(name, options)}")
+    if (backend := values.pop(OLDER, None)) is not None:
+        values["task_model"] = f"{backend}:{values.get('task_model', 'embedded')}"
     return config(**values)
+
+
+OLDER = "task_backend"
+"""`--task_backend B --task_model M`, as the first design has it, is `--task_model B:M`, which the settings hold."""
+
+
+def _from_file(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings in the `--config` file, if there is one."""
+    return read_yaml(Path(namespace.config)) if getattr(namespace, "config", None) is not None else {}
+
+
+def _meant(name: str, options: Mapping[str, Option]) -> str:
+    close = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(options)}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -86,50 +165,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"--config {str(path)!r} must hold settings as `name: value` lines")
     return values
-
-
-def _convert(item: Field[Any], value: Any, *, where: str) -> Any:
-    """`value`, from YAML or the command line, as the field's type."""
-    kind, optional = field_type(str(item.type))
-    if value is None or (value == "none" and optional):
-        if optional:
-            return None
-        raise ConfigError(f"{where} is empty; it needs a value ({kind})")
-    if kind == "list[str]":
-        items = value if isinstance(value, list) else [value]
-        return [_scalar("str", part, where) for part in items]
-    if kind == "dict[str, str]" and isinstance(value, list):
-        pairs = [part.partition("=") for part in value]
-        if wrong := [part for part, (_, equals, _) in zip(value, pairs, strict=True) if not equals]:
-            raise ConfigError(f"{where}: {wrong[0]!r} is not KEY=VALUE")
-        return {key: text for key, _, text in pairs}
-    if kind.startswith("dict"):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} is {value!r}; it must be `key: value` lines")
-        return {str(key): text if kind.endswith("Any]") else str(text) for key, text in value.items()}
-    return _scalar(kind, value, where)
-
-
-def _scalar(kind: str, value: Any, where: str) -> Any:
-    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}[kind]
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    if kind in ("int", "float") and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)  # YAML reads 5e-6 as text
-        except ValueError:
-            number = float("nan")
-        if kind == "float" and number == number:
-            return number
-        if kind == "int" and number == number and number == int(number):
-            return int(number)
-    raise ConfigError(f"{where} is {value!r}; it must be {wanted}")
-
-
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default is not MISSING else item.default_factory()  # type: ignore[operator]
 
 
 def _shown(value: Any) -> str:

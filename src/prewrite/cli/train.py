@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from prewrite.cli.options import add_options, build_config
-from prewrite.errors import MissingDependencyError
+from prewrite.cli.requirements import require_training
 from prewrite.run.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All settings of `TrainConfig`."""
     parser.epilog = (
-        "Example: prewrite train --data train.jsonl --base-model embedded --task-model embedded "
-        "--max-steps 30 --output-dir runs/first"
+        "Example: prewrite train --data train.jsonl --task-model embedded --strategy S --output-dir runs/first\n"
+        "--help-all shows the other settings."
     )
     add_options(parser, TrainConfig)
 
@@ -69,12 +69,3 @@ def print_result(result: dict[str, Any]) -> None:
         )
     if note := calibrated_note(test, "rewrite"):
         print(note)
-
-
-def require_training() -> None:
-    """Raise `MissingDependencyError` if the extra `train` is not installed."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "trl", "peft") if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(f"{missing[0]} is not installed; `pip install 'prewrite[train]'`")

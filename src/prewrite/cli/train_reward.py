@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prewrite.cli.train import require_training
+from prewrite.cli.requirements import require_training
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import REWARD_MODEL_FILE

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prewrite.cli.train import require_training
+from prewrite.cli.requirements import require_training
 from prewrite.errors import RunFolderError
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from prewrite.errors import ConfigError, DataError, ModelNotFoundError
-from prewrite.run.config import TaskConfig, TrainConfig
+from prewrite.run.config import ChoiceConfig, TaskConfig, TrainConfig
 
 if TYPE_CHECKING:
     from prewrite.data import PRewriteDataset, Splits
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from prewrite.scoring.rewards import TaskReward
     from prewrite.task_models.budget import Price
     from prewrite.task_models.counting import CountingTaskModel
-    from prewrite.task_models.registry import TaskModelSpec
     from prewrite.train.algorithms import Trainer
     from prewrite.types import RewriteExample
 
@@ -140,20 +139,12 @@ def _sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
 # ---- task model and reward ------------------------------------------------------------------------------------------
 
 
-def task_model_spec(config: TaskConfig) -> TaskModelSpec:
-    """Which task model the settings name."""
-    from prewrite.task_models.registry import parse_task_model, spec_from_pair
-
-    if config.task_backend is not None:
-        return spec_from_pair(config.task_backend, config.task_model)
-    return parse_task_model(config.task_model)
-
-
 def open_price(config: TaskConfig) -> Price | None:
     """What the task model costs, by the user's table; None without one."""
     from prewrite.task_models.budget import Price
+    from prewrite.task_models.registry import parse_task_model
 
-    return Price.load(Path(config.prices), task_model_spec(config).model) if config.prices else None
+    return Price.load(Path(config.prices), parse_task_model(config.task_model).model) if config.prices else None
 
 
 def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
@@ -168,7 +159,7 @@ def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
     if any(limit is not None for limit in limits):
         calls, tokens, usd, minutes = limits
         budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=open_price(config))
-    backend = open_task_model(task_model_spec(config), options=options)
+    backend = open_task_model(config.task_model, options=options)
     return wrap_task_model(backend, cache=AnswerCache() if config.cache else None, budget=budget)
 
 
@@ -181,7 +172,7 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
     )
 
 
-def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
+def open_fidelity(config: ChoiceConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
     """The judge of fidelity that the settings name; None for `none`.
 
     It shares the weights of the task model of `evaluator` where both are the same model. Its questions are no
@@ -207,12 +198,7 @@ def open_fidelity(config: TaskConfig, evaluator: Evaluator | None = None) -> Fid
 
 
 def open_reward(
-    config: TaskConfig,
-    evaluator: Evaluator,
-    examples: Sequence[RewriteExample],
-    *,
-    guards: Sequence[str],
-    **task_part: Any,
+    config: ChoiceConfig, evaluator: Evaluator, examples: Sequence[RewriteExample], **task_part: Any
 ) -> TaskReward:
     """Guards and fidelity of the settings around the evaluator; `examples` is a row of each kind.
 
@@ -220,7 +206,7 @@ def open_reward(
     """
     from prewrite.scoring.rewards import TaskReward
 
-    decodings = {evaluator.decoding_of(example) for example in examples}
+    guards, decodings = config.guards, {evaluator.decoding_of(example) for example in examples}
     if decodings == {"likelihood"}:
         # Labels are scored directly there, so an instruction need not list them; anywhere else the task model learns
         # the labels from the instruction alone.
@@ -244,7 +230,6 @@ def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequ
         evaluator,
         [rows[0] for rows in trains],
         mode=config.reward_mode,
-        guards=config.guards,
         guard_weight=config.guard_weight,
         forbidden_texts=[row.input for rows in trains for row in islice(rows, FORBIDDEN_TEXTS // len(trains))],
         **_reward_model(config),
@@ -255,14 +240,27 @@ def _reward_model(config: TrainConfig) -> dict[str, Any]:
     """What `TaskReward` is told about the learned reward model; nothing where the task model grades every update."""
     if config.reward_model is None:
         return {}
-    from prewrite.train.reward_data import task_model_of
     from prewrite.train.reward_model import LearnedReward
 
     learned = LearnedReward.load(config.reward_model)
-    asked, known = task_model_of(asdict(config)), learned.settings.task_model
+    asked, known = config.task_model, learned.settings.task_model
     if asked != known:
         logger.warning("reward_model %s learned from grades of %s, not of %s", config.reward_model, known, asked)
     return dict(reward_model=learned, real_every=config.real_every, real_mode=learned.settings.reward_mode)
+
+
+# ---- choice ---------------------------------------------------------------------------------------------------------
+
+
+def choice_settings(config: ChoiceConfig) -> dict[str, Any]:
+    """What `choose_rewrite` is told about the search."""
+    return dict(
+        num_candidates=config.num_candidates,
+        race=config.race,
+        practical_delta=config.practical_delta,
+        max_items=config.race_items or None,
+        seed=config.seed,
+    )
 
 
 # ---- rewriter and trainer -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.choose import Choice, choose_rewrite
 from prewrite.choosing.evaluate import evaluate, few_shot_instruction
 from prewrite.choosing.race import Selection, corrected_estimate
-from prewrite.run.build import InstructionRows, open_untrained_rewriters
+from prewrite.run.build import InstructionRows, choice_settings, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
@@ -111,11 +111,7 @@ def choose(config: TrainConfig, rows: InstructionRows, rewriter: Rewriter, rewar
         rewriter,
         reward,
         list(rows.dev),
-        num_candidates=config.num_candidates,
-        race=config.race,
-        practical_delta=config.practical_delta,
-        max_items=config.race_items or None,
-        seed=config.seed,
+        **choice_settings(config),
         **more,
     )
 

@@ -13,20 +13,14 @@ from typing import Any
 
 from prewrite.data.splits import SPLIT_NAMES
 from prewrite.errors import RunFolderError
+from prewrite.run.config import TrainConfig
+from prewrite.run.option import options_of
 from prewrite.run_folder import RunFolder
 from prewrite.train.algorithms import ALGORITHMS
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = frozenset(
-    {
-        "dataset", "dev_dataset", "test_dataset", "task_backend", "task_model", "task_model_options",
-        "cache", "max_task_calls", "max_task_tokens", "max_usd", "max_minutes", "prices", "micro_batch_size",
-        "max_steps", "eval_steps", "patience", "save_steps", "report_to",
-        "strategy", "num_candidates", "race", "race_items", "test_examples", "baselines",
-        "output_dir", "resume", "overwrite",
-    }
-)  # fmt: skip
+MAY_CHANGE = frozenset(option.name for option in options_of(TrainConfig) if option.may_change)
 """Settings that a run may go on with otherwise: where things are, cost, memory, length, and how to choose at the end.
 Of data and task model, what they lead to is compared: the rows, the model's name."""
 

@@ -68,13 +68,6 @@ def parse_task_model(text: str) -> TaskModelSpec:
     return TaskModelSpec(backend, model, address)
 
 
-def spec_from_pair(backend: str, model: str) -> TaskModelSpec:
-    """The spec of the older pair `--task_backend hf --task_model MODEL`."""
-    if backend not in BACKENDS:
-        raise ConfigError(f"task_backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    return parse_task_model(f"{backend}:{model}")
-
-
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:
     """The backend itself, without cache or budget. `options` are the keyword arguments of its class.
 

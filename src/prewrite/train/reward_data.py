@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,6 @@ def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
                 yield int(row["step"]), str(row["instruction"]), str(row["rewrite"]), float(row["parts"]["task"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} was changed or is of another version ({error!r})") from None
-
-
-def task_model_of(config: Mapping[str, Any]) -> str:
-    """The task model that a run's settings name."""
-    backend, model = config.get("task_backend"), config.get("task_model", "embedded")
-    return f"{backend}:{model}" if backend else str(model)
 
 
 def split_updates(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:

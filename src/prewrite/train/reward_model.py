@@ -44,7 +44,6 @@ from prewrite.train.reward_data import (
     read_groups,
     smallest_gap,
     split_updates,
-    task_model_of,
 )
 
 LEAST_PAIRS, LEAST_HELD_OUT_PAIRS = 20, 5
@@ -219,7 +218,7 @@ def read_runs(runs: Sequence[str | Path]) -> tuple[list[Group], str, str]:
         mode = config.get("reward_mode", "auto")
         if mode == "model":  # its task model graded in the mode that its reward model estimates
             mode = read_settings(config["reward_model"]).reward_mode
-        graded_by.setdefault((mode, task_model_of(config)), path)
+        graded_by.setdefault((mode, config.get("task_model", "hf:embedded")), path)
         groups += read_groups(run)
     if len(graded_by) > 1:
         shown = "; ".join(f"{path}: {mode} by {model}" for (mode, model), path in graded_by.items())
