@@ -41,7 +41,7 @@ class FixedRewriter:
     def greedy(self, instruction):
         return "Better."
 
-    def sample(self, instruction, count, *, seed):
+    def sample_rewrites(self, instruction, count, *, seed):
         return ["Better.", "", "Other.", "  ", instruction, "Other."][:count]
 
 

@@ -86,6 +86,12 @@ def test_a_gain_on_every_item_stays_inside_its_bounds():
     assert found.low == pytest.approx(1 - 2 * (1 - 0.025**0.2))
 
 
+def test_the_p_value_of_partial_credit_counts_sign_patterns_as_far_from_zero():
+    found = paired_bootstrap([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
+    # Five items differ, all in one direction: 2 of the 2^5 sign patterns are as far from zero.
+    assert found.test == "sign-flip" and found.p_value == pytest.approx(2 / 32, abs=0.01)
+
+
 def test_five_gained_and_none_lost_is_not_yet_significant():
     found = paired_bootstrap([1] * 5 + [1] * 45, [0] * 5 + [1] * 45)
     assert found.p_value == pytest.approx(2 * 0.5**5)

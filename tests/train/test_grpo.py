@@ -315,7 +315,7 @@ def test_every_declared_end_ends_a_completion(tmp_path, monkeypatch, algorithm, 
     # TRL takes a sampled pad, 0, for an end as well.
     assert trainer.state.log_history[0]["completions/clipped_ratio"] == pytest.approx(endless)
     assert not any("now" in row["completion"].split() for row in rows(tmp_path / "rollouts.jsonl"))
-    assert not any("now" in text.split() for text in trainer.rewriter().sample(INSTRUCTION, 64, seed=0))
+    assert not any("now" in text.split() for text in trainer.rewriter().sample_rewrites(INSTRUCTION, 64, seed=0))
 
 
 def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
@@ -331,7 +331,7 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     trainer.train()
     loaded = Rewriter.load(trainer.save_rewriter())
     assert loaded.greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
-    assert loaded.sample(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample(INSTRUCTION, 4, seed=1)
+    assert loaded.sample_rewrites(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample_rewrites(INSTRUCTION, 4, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     folder = trainer.save_rewriter()
     loaded = Rewriter.load(folder)
     assert loaded.greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
-    assert loaded.sample(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample(INSTRUCTION, 4, seed=1)
+    assert loaded.sample_rewrites(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample_rewrites(INSTRUCTION, 4, seed=1)
 
 
 def test_meta_prompts_come_from_a_file_and_from_rows_and_a_saved_rewriter_has_them_in_itself(tmp_path):
@@ -218,7 +218,7 @@ def test_every_declared_end_ends_a_completion_in_training_and_in_writing(tmp_pat
     assert all(10 not in row[:-1] for row in completions)
     trainer.train()
     assert not any("now" in row["completion"].split() for row in rows(tmp_path / "rollouts.jsonl"))
-    assert not any("now" in text.split() for text in trainer.rewriter().sample(INSTRUCTION, 64, seed=0))
+    assert not any("now" in text.split() for text in trainer.rewriter().sample_rewrites(INSTRUCTION, 64, seed=0))
 
 
 def test_a_rewriter_finetuned_in_full_keeps_its_ends_on_disk(tmp_path, monkeypatch):

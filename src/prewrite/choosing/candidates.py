@@ -11,14 +11,14 @@ from prewrite.errors import ConfigError
 Source = Literal["initial", "greedy", "sample", "rollout"]
 
 
-class Rewriter(Protocol):
-    """Anything that proposes rewrites of an instruction."""
+class Proposer(Protocol):
+    """Anything that proposes rewrites of an instruction; a `Rewriter` is one."""
 
     def greedy(self, instruction: str) -> str:
         """The most likely rewrite; empty if the completion held none."""
         ...
 
-    def sample(self, instruction: str, count: int, *, seed: int) -> list[str]:
+    def sample_rewrites(self, instruction: str, count: int, *, seed: int) -> list[str]:
         """`count` rewrites at temperature 1, duplicates and empty ones included."""
         ...
 
@@ -33,13 +33,13 @@ class Candidate:
     """How often it was proposed; exact duplicates are one candidate under their first source."""
 
 
-def propose(rewriter: Rewriter, instruction: str, count: int, *, seed: int = 0) -> list[Candidate]:
+def propose(proposer: Proposer, instruction: str, count: int, *, seed: int = 0) -> list[Candidate]:
     """The initial instruction, the greedy rewrite, then `count` samples; duplicates merged, empty ones dropped."""
     if count < 0:
         raise ConfigError(f"strategy asks for {count} samples; use 0 for the greedy rewrite alone, or more")
-    proposed: list[tuple[str, Source]] = [(instruction, "initial"), (rewriter.greedy(instruction), "greedy")]
+    proposed: list[tuple[str, Source]] = [(instruction, "initial"), (proposer.greedy(instruction), "greedy")]
     if count:
-        proposed += [(rewrite, "sample") for rewrite in rewriter.sample(instruction, count, seed=seed)]
+        proposed += [(rewrite, "sample") for rewrite in proposer.sample_rewrites(instruction, count, seed=seed)]
     return merge([Candidate(rewrite, source) for rewrite, source in proposed])
 
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from prewrite.choosing.candidates import Candidate, Rewriter, merge, propose
+from prewrite.choosing.candidates import Candidate, Proposer, merge, propose
 from prewrite.choosing.race import Selection, select
 from prewrite.scoring.rewards import TaskReward
 from prewrite.types import RewriteExample
 
 MORE_DRAWS = 5
-"""How often a rewriter is asked for further samples until enough of them compete."""
+"""How often a proposer is asked for further samples until enough of them compete."""
 
 
 class Choice(NamedTuple):
@@ -35,7 +35,7 @@ class Choice(NamedTuple):
 
 def choose_rewrite(
     instruction: str,
-    rewriter: Rewriter,
+    proposer: Proposer,
     reward: TaskReward,
     examples: Sequence[RewriteExample],
     *,
@@ -54,15 +54,15 @@ def choose_rewrite(
     `practical_delta`, `max_items`, `complete` and `seed` are as in `select`.
 
     `num_competitors` makes two choices compare: exactly so many compete, the initial instruction among them. Where
-    fewer are left the rewriter is asked for more samples, `MORE_DRAWS` times at most; the last ones too many stay out.
+    fewer are left the proposer is asked for more samples, `MORE_DRAWS` times at most; the last ones too many stay out.
     """
-    proposed = merge([*propose(rewriter, instruction, num_candidates, seed=seed), *remembered])
+    proposed = merge([*propose(proposer, instruction, num_candidates, seed=seed), *remembered])
     competing, refused = split_by_guards(proposed, reward, instruction, examples)
     if num_competitors is not None:
         for draw in range(1, MORE_DRAWS + 1):
             if len(competing) >= num_competitors:
                 break
-            samples = rewriter.sample(instruction, num_competitors, seed=seed + draw)
+            samples = proposer.sample_rewrites(instruction, num_competitors, seed=seed + draw)
             proposed = merge([*proposed, *(Candidate(text, "sample") for text in samples)])
             competing, refused = split_by_guards(proposed, reward, instruction, examples)
         competing = competing[:num_competitors]

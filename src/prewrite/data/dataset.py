@@ -168,17 +168,6 @@ class PRewriteDataset:
         )
         return {texts[code]: self.select(groups[code]) for code in distinct[np.argsort(first)].tolist()}
 
-    def labels(self) -> list[str]:
-        """All labels that rows here may choose from: each instruction's choices in their order; empty if none."""
-        is_label = self._label_codes()[0] >= 0
-        texts = self._texts("instruction")
-        named = self._codes("choices")
-        distinct = self._texts("choices")
-        used = [decode_choices(distinct[code]) for code in np.unique(named[named >= 0]).tolist()]
-        for code in np.unique(self._codes("instruction")[is_label & (named < 0)]).tolist():
-            used.append(self._labels.get(texts[code], ()))
-        return list(dict.fromkeys(label for choices in used for label in choices))
-
     def templates(self) -> dict[str, str]:
         """The meta prompt of each instruction whose rows bring one as `template`.
 

@@ -43,7 +43,6 @@ class GuardDigest:
     penalty: float = 0.0
     """Sum of the penalties, at most 0."""
     example: str = ""
-    example_step: int = 0
 
 
 @dataclass(slots=True)
@@ -156,7 +155,7 @@ def _read_rollouts(
                 guard.count += 1
                 guard.penalty += penalty
                 if rng.random() * guard.count < 1:
-                    guard.example, guard.example_step = row["rewrite"], row["step"]
+                    guard.example = row["rewrite"]
         if "estimate" in row:
             estimate, grade = _number(row["estimate"], where), _number(row.get("parts", {}).get("task"), where)
             if not isinstance(row.get("real"), bool):

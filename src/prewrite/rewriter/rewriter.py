@@ -57,7 +57,7 @@ def query_ids(query: str, tokenizer) -> list[int]:
 
 
 class Rewriter:
-    """Writes rewrites of instructions; the `Rewriter` protocol of `search`."""
+    """Writes rewrites of instructions; a `choosing.candidates.Proposer`."""
 
     def __init__(self, policy: PolicyWithValueHead, tokenizer, settings: RewriterSettings):
         self.policy = policy.eval()
@@ -107,7 +107,7 @@ class Rewriter:
         """The one rewrite of PRewrite-I (section 2.4 of the paper); empty if the completion held none."""
         return self._write(instruction, 1, temperature=0.0, generator=None)[0]
 
-    def sample(self, instruction: str, count: int, *, seed: int) -> list[str]:
+    def sample_rewrites(self, instruction: str, count: int, *, seed: int) -> list[str]:
         """`count` rewrites at the training temperature, 1 by default; the candidates of PRewrite-S."""
         generator = torch.Generator(self.policy.language_model.device).manual_seed(seed)
         return self._write(instruction, count, temperature=self.settings.temperature, generator=generator)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
 from prewrite.files import cache_dir, made_once
@@ -158,7 +159,7 @@ class OpenVINOTaskModel:
                     request.reset_state()
                 logits = _infer(request, ids, mask, group.shared, order, max(keep[row] for row in rows))
                 for at, row in enumerate(rows):
-                    yield row, _log_softmax(logits[at])
+                    yield row, log_softmax(logits[at].astype(np.float64), axis=-1)
 
     def _request(self) -> Any:
         """The compiled graph, with its vocabulary layer fed only the last `keep` positions."""
@@ -202,12 +203,6 @@ def _restore(states: Any, kept: Sequence[Any]) -> None:
 
     for state, values in zip(states, kept, strict=True):
         state.state = openvino.Tensor(values)
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
 
 
 def _genai() -> Any:
