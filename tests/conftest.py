@@ -54,3 +54,9 @@ def run(toy, tmp_path_factory):
 def run_copy(run, tmp_path):
     """A copy of the finished run that a test may change."""
     return shutil.copytree(run, tmp_path / "copy")
+
+
+@pytest.fixture(autouse=True)
+def own_answer_cache(tmp_path_factory, monkeypatch):
+    """Answers, and what is remembered of servers, are a test's own: two may get the same port one after the other."""
+    monkeypatch.setenv("PREWRITE_ANSWER_CACHE", str(tmp_path_factory.mktemp("answers") / "answers.sqlite"))

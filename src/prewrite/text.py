@@ -30,7 +30,7 @@ def fill(template: str, values: Mapping[str, str], *, required: Iterable[str] = 
 
 
 # Scripts without spaces between words, and Korean, which ties its particles to them.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 
 
 @lru_cache(maxsize=1024)
@@ -49,8 +49,8 @@ def whole_words(phrase: str) -> str:
     >>> bool(re.search(whole_words("no"), "答案是no。")), bool(re.search(whole_words("no"), "none"))
     (True, False)
     """
-    before = "" if re.match(rf"\s*[{_UNSPACED}]", phrase) else rf"(?<![^\W{_UNSPACED}])"
-    after = "" if re.search(rf"[{_UNSPACED}]\s*$", phrase) else rf"(?![^\W{_UNSPACED}])"
+    before = "" if re.match(rf"\s*[{UNSPACED}]", phrase) else rf"(?<![^\W{UNSPACED}])"
+    after = "" if re.search(rf"[{UNSPACED}]\s*$", phrase) else rf"(?![^\W{UNSPACED}])"
     return f"{before}{spaced(phrase)}{after}"
 
 

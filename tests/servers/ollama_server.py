@@ -102,6 +102,9 @@ class OllamaApp:
     load_seconds: float = 0.0
     answer_seconds: float = 0.0
     thinks: bool = False
+    digest: str = "d" * 64
+    prompt_eval_count: int | None = None
+    """What the server says it read; by default a quarter of the characters."""
     asked: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     loaded: set[str] = field(default_factory=set)
@@ -137,7 +140,14 @@ class OllamaApp:
     def _listed(self, name: str) -> dict[str, Any]:
         details = {"format": "gguf", "family": "llama", "parameter_size": "134.52M", "quantization_level": "F16"}
         moment = "2026-01-01T00:00:00Z"
-        return {"name": name, "model": name, "modified_at": moment, "size": 1, "digest": "d" * 64, "details": details}
+        return {
+            "name": name,
+            "model": name,
+            "modified_at": moment,
+            "size": 1,
+            "digest": self.digest,
+            "details": details,
+        }
 
     def _shown(self) -> dict[str, Any]:
         capabilities = ["completion", "thinking"] if self.thinks else ["completion"]
@@ -179,7 +189,7 @@ class OllamaApp:
             "done": True,
             "done_reason": "length" if len(written.tokens) >= limit else "stop",
             "total_duration": time.perf_counter_ns() - started,
-            "prompt_eval_count": max(1, len(prompt) // 4),
+            "prompt_eval_count": self.prompt_eval_count or max(1, len(prompt) // 4),
             "eval_count": len(written.tokens),
         }
         count = fields.get("top_logprobs", 0) if fields.get("logprobs") and self._has_logprobs() else None

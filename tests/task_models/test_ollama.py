@@ -1,4 +1,4 @@
-"""The ollama backend, through the official client, against the test server."""
+"""The ollama backend against the test server."""
 
 import math
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from prewrite.errors import CapabilityError, ModelNotFoundError, TaskModelError
 from prewrite.task_models.checks import check_task_model
-from prewrite.task_models.ollama import OllamaTaskModel, _address
+from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.retry import RetryPolicy
 from servers.http_server import HTTPServer
 from servers.ollama_server import OllamaApp
@@ -155,19 +155,6 @@ def test_the_key_goes_into_the_header_and_nowhere_else(app, opened, monkeypatch)
     assert "secret-123" not in repr(vars(task_model)) + task_model.identity + task_model.name
 
 
-@pytest.mark.parametrize(
-    ("given", "address"),
-    [
-        ("localhost", "http://localhost:11434"),
-        ("10.0.0.1:80", "http://10.0.0.1:80"),
-        ("0.0.0.0:11434", "http://127.0.0.1:11434"),
-        ("https://ollama.example/", "https://ollama.example"),
-    ],
-)
-def test_addresses_are_read_as_ollama_writes_them(given, address):
-    assert _address(given) == address
-
-
 def test_doctor_tries_each_capability(opened):
     checks = {check.capability: check for check in check_task_model(opened(label_scores=True))}
     assert [name for name, check in checks.items() if check.ok] == [
@@ -177,7 +164,7 @@ def test_doctor_tries_each_capability(opened):
         "constrained",
         "alone and in a batch",
     ]
-    assert checks["target_logprobs"].detail == "not offered"
+    assert checks["target_logprobs"].detail == "not offered: Ollama returns no log-probabilities of given texts"
 
 
 def test_doctor_reports_a_missing_model_instead_of_raising(opened):

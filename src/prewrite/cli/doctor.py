@@ -9,7 +9,7 @@ from importlib import metadata
 
 from prewrite.errors import PrewriteError
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "ollama", "openai", "openvino-genai", "vllm")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "httpx", "openvino-genai", "vllm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print versions, then one tiny call per capability of each task model; 2 if any failed."""
     from prewrite.lm.embedded import find_gguf
-    from prewrite.task_models.checks import NOT_OFFERED, check_task_model
+    from prewrite.task_models.checks import check_task_model
     from prewrite.task_models.registry import open_task_model
 
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -40,8 +40,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
             print(f"  failed: {error}")
             failed = True
             continue
-        for capability, ok, detail in checks:
-            state = "ok: " if ok else "" if detail == NOT_OFFERED else "failed: "
-            print(f"  {capability}: {state}{detail}")
+        for check in checks:
+            state = "ok: " if check.ok else "failed: " if check.offered else ""
+            print(f"  {check.capability}: {state}{check.detail}")
             failed = failed or state == "failed: "
     return 2 if failed else 0

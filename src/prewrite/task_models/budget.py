@@ -84,7 +84,7 @@ class Budget:
 
     Each attempt reserves the most it can take before it is sent: one call, one token per byte of the prompt, the
     output limit. The reservation becomes what the backend says it took when the answer is there. An attempt that
-    failed after it may have been billed, and an answer without token counts, stay at the full reservation.
+    failed after it may have been billed, and what a backend does not count, stay at the full reservation.
 
     Args:
         max_calls: prompts sent, retries included.
@@ -203,10 +203,10 @@ class BudgetTaskModel(Wrapper):
         self.budget.reserve(calls=len(batch.prompts))
         try:
             for row, reply in stream(self.inner, replace(batch, sending=sending, failed=failed)):
-                held = under_way.pop(row)
-                told = reply.input_tokens is not None and reply.output_tokens is not None
-                took = Spent(1, reply.input_tokens or 0, reply.output_tokens or 0) if told else held
-                self.budget.settle(held, took)
+                if held := under_way.pop(row, None):
+                    read = held.input_tokens if reply.input_tokens is None else reply.input_tokens
+                    written = held.output_tokens if reply.output_tokens is None else reply.output_tokens
+                    self.budget.settle(held, Spent(1, read, written))
                 yield row, reply
         finally:
             for held in under_way.values():

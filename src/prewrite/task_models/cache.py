@@ -23,7 +23,7 @@ from typing import TypeVar
 from prewrite.errors import TaskModelError
 from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, Reply, Value, Wrapper, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, Wrapper, is_answer, stream
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -247,7 +247,7 @@ class CachedTaskModel(Wrapper):
         known = self.cache.get(keys)
         missing: dict[bytes, list[int]] = {}
         for row, key in enumerate(keys):
-            if key in known:
+            if is_answer(known.get(key), batch):
                 yield row, Reply(known[key], cached=True)
             else:
                 missing.setdefault(key, []).append(row)
@@ -256,7 +256,11 @@ class CachedTaskModel(Wrapper):
         first_rows = [rows[0] for rows in missing.values()]
         for position, reply in stream(self.inner, batch.rows(first_rows)):
             rows = missing[keys[first_rows[position]]]
-            self.cache.put(identity, [(keys[rows[0]], reply.value)])
+            if not isinstance(reply.value, NoAnswer):
+                if not is_answer(reply.value, batch):
+                    raise TaskModelError(f"{self.name}: {str(reply.value)[:80]!r} is no answer to {batch.method!r}")
+                if reply.known_model:
+                    self.cache.put(identity, [(keys[rows[0]], reply.value)])
             yield rows[0], reply
             for row in rows[1:]:
                 yield row, Reply(reply.value, cached=True)

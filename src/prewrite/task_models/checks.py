@@ -20,7 +20,13 @@ REVIEWS = (
 COMPANY = tuple(PROMPT.replace("A wonderful film.", review) for review in REVIEWS)
 SAME = 0.001
 """Nats; what rounding in fp32 does."""
-NOT_OFFERED = "not offered"
+REASONS = {
+    "generate": "it only scores",
+    "constrained": "it scores labels exactly, which a grammar only approximates: decoding likelihood",
+    "label_logprobs": "it returns no log-probabilities",
+    "target_logprobs": "it returns no log-probabilities of given texts",
+}
+"""Why a backend that does not say so itself lacks a capability."""
 
 
 class Check(NamedTuple):
@@ -29,7 +35,8 @@ class Check(NamedTuple):
     capability: str
     ok: bool
     detail: str
-    """What came back and how long it took, or the error; for what the backend does not offer, that."""
+    """What came back and how long it took, or the error; for what the backend does not offer, why."""
+    offered: bool = True
 
 
 def check_task_model(task_model: TaskModel) -> list[Check]:
@@ -41,7 +48,9 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
     checks = [Check("reachable", True, task_model.identity)]
     for capability in get_args(Capability):
         if capability not in offered:
-            checks.append(Check(capability, False, NOT_OFFERED))
+            explain = getattr(task_model, "why_not", REASONS.__getitem__)
+            reason = explain(capability) or REASONS[capability]
+            checks.append(Check(capability, False, f"not offered: {reason}", offered=False))
             continue
         start = time.perf_counter()
         try:
@@ -49,7 +58,7 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
         except PrewriteError as error:
             ok, detail = False, str(error)
         checks.append(Check(capability, ok, f"{detail} ({time.perf_counter() - start:.2f} s)"))
-    if all(check.ok or check.detail == NOT_OFFERED for check in checks):
+    if all(check.ok or not check.offered for check in checks):
         checks.append(_in_company(task_model))
     return checks
 

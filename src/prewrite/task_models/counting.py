@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, Reply, Wrapper, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Reply, Wrapper, estimated_tokens, stream
 
 
 @dataclass
@@ -26,7 +26,11 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     uncounted: int = 0
-    """Answers whose backend does not tell its tokens."""
+    """Answers whose backend does not tell its tokens: these are estimated in the two counts above."""
+    no_answers: int = 0
+    """Prompts that were asked and got no answer: refused, cut off, or out of tokens while thinking."""
+    other_model: int = 0
+    """Answers that the server says came from another configuration than the first one did."""
     seconds: float = 0.0
     """Time spent waiting for the task model, the cache included."""
 
@@ -68,17 +72,27 @@ class CountingTaskModel(Wrapper):
             with self._lock:
                 self.usage.seconds += time.perf_counter() - start
                 if item is not None:
-                    self._count(item[1])
+                    self._count(batch, *item)
             if item is None:
                 return
             yield item
 
-    def _count(self, reply: Reply) -> None:
-        self.usage.prompts += 1
+    def _count(self, batch: Batch, row: int, reply: Reply) -> None:
+        usage = self.usage
+        usage.prompts += 1
+        if isinstance(reply.value, NoAnswer):
+            usage.no_answers += 1
+        usage.other_model += not reply.known_model
         if reply.cached:
-            self.usage.cache_hits += 1
-        elif reply.input_tokens is None or reply.output_tokens is None:
-            self.usage.uncounted += 1
-        else:
-            self.usage.input_tokens += reply.input_tokens
-            self.usage.output_tokens += reply.output_tokens
+            usage.cache_hits += 1
+            return
+        read, written = reply.input_tokens, reply.output_tokens
+        if read is None or written is None:
+            usage.uncounted += 1
+        if read is None:
+            scored = batch.targets[row : row + 1] or batch.labels if batch.method.endswith("logprobs") else ()
+            read = estimated_tokens(batch.prompts[row], *scored)
+        if written is None:
+            written = estimated_tokens(reply.value) if isinstance(reply.value, str) else 0
+        usage.input_tokens += read
+        usage.output_tokens += written

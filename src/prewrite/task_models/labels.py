@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from prewrite.errors import TaskModelError
-from prewrite.task_models.retry import AttemptFailed
+
+_FENCED = re.compile(r"\s*```\w*\n(.*)\n```\s*", re.DOTALL)
 
 
 def label_schema(labels: Sequence[str]) -> dict[str, Any]:
@@ -27,15 +30,25 @@ def label_tokens(labels: Sequence[str]) -> int:
     return 32 + max(len(json.dumps(label).encode()) for label in labels)
 
 
-def read_label(text: str, labels: Sequence[str]) -> str:
-    """The label in the server's JSON. Raises `AttemptFailed` if there is none: the server did not keep the schema."""
+def label_in(text: str, labels: Sequence[str]) -> str | None:
+    """The label in a server's JSON `{"label": ...}`; None if there is none, so the server did not keep the schema."""
+    fenced = _FENCED.fullmatch(text)
     try:
-        label = json.loads(text)["label"]
+        label = json.loads(fenced[1] if fenced else text)["label"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        label = None
-    if label not in labels:
-        raise AttemptFailed(f"the answer {text[:80]!r} is not one of the labels it was limited to", billed=True)
-    return str(label)
+        return None
+    return label if isinstance(label, str) and label in labels else None
+
+
+def top_tokens(entries: Sequence[Any]) -> list[tuple[str, float]]:
+    """(token, log-probability) of what a server shows as a token's alternatives; a null counts as absent."""
+    shown = [(entry.get("token"), entry.get("logprob")) for entry in entries]
+    return [(token, float(logprob)) for token, logprob in shown if isinstance(token, str) and is_number(logprob)]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def scores_from_top(top: Sequence[tuple[str, float]], labels: Sequence[str], prompt: str) -> tuple[float, ...]:

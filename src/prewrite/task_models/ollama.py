@@ -1,34 +1,46 @@
-"""A model on an Ollama server, spoken to with the official async client.
+"""A model on an Ollama server.
 
-Departures from the client's defaults: a time limit (it has none), `stream: false`, temperature 0 and a fixed seed,
-thinking turned off where the model has it (an answer limit of a few tokens would be spent on thoughts), and the model
-loaded before the first batch, so that loading does not count as a slow answer.
+Departures from the server's defaults: no streaming, temperature 0 and a fixed seed, thinking turned off where the
+model has it (an answer limit of a few tokens would be spent on thoughts), prompts refused instead of cut where the
+server can do that, and the model loaded before the first batch, so that loading does not count as a slow answer.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError, ModelNotFoundError, TaskModelError
+from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, TaskModelError
+from prewrite.task_models.addresses import check_no_address, ollama_address, way_to
 from prewrite.task_models.base import Capability
-from prewrite.task_models.labels import label_schema, label_tokens, read_label, scores_from_top
+from prewrite.task_models.labels import label_in, label_schema, label_tokens, scores_from_top, top_tokens
 from prewrite.task_models.pool import Job, RequestPool
+from prewrite.task_models.replies import CUT, text_of, tokens_of
 from prewrite.task_models.retry import AttemptFailed, NotFound, Refused, RetryPolicy
-from prewrite.task_models.stream import Batch, Reply, StreamedTaskModel, token_bound
+from prewrite.task_models.server import Connection, named_field
+from prewrite.task_models.stream import (
+    Batch,
+    NoAnswer,
+    Reply,
+    StreamedTaskModel,
+    Value,
+    cut_short,
+    fewest_tokens,
+    token_bound,
+)
 
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
 FORMAT_SINCE = (0, 5, 0)
 """First server version whose `format` takes a JSON schema."""
 LOGPROBS_SINCE = (0, 12, 11)
 """First server version that returns log-probabilities; older ones ignore the request for them."""
+_OPTIONAL = ("truncate", "keep_alive")
+"""Fields of a request that change no answer."""
 TOP = 20
 """Most alternatives per token that the server returns."""
-RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +49,10 @@ class OllamaFacts:
 
     version: str
     digest: str
-    """Of the model's files, so that a re-pulled tag is another model."""
+    """Of the model's files, so that a re-pulled tag is another model; empty where the server lists none."""
     thinks: bool
+    elsewhere: str
+    """The host that a cloud model really runs on; empty for a model on this server."""
 
 
 class OllamaTaskModel(StreamedTaskModel):
@@ -50,7 +64,7 @@ class OllamaTaskModel(StreamedTaskModel):
             from `OLLAMA_API_KEY`.
         chat: send the prompt as a user message (`/api/chat`, the model's own template); off sends it bare.
         max_new_tokens: limit of `generate`, at least 1.
-        num_ctx: context length in tokens. Ollama cuts longer prompts off without an error.
+        num_ctx: context length in tokens. A longer prompt has no answer.
         label_scores: offer `label_logprobs`, read from the 20 likeliest next tokens; see `labels.scores_from_top`. Off
             by default, since labels of several tokens, or unlikely ones, are not among them.
         keep_alive: how long the server keeps the model loaded, as Ollama writes it.
@@ -74,27 +88,30 @@ class OllamaTaskModel(StreamedTaskModel):
         load_timeout: float = 600.0,
         retry: RetryPolicy | None = None,
     ):
-        try:
-            import ollama
-        except ImportError:
-            raise MissingDependencyError("the ollama backend needs `pip install 'prewrite[ollama]'`") from None
         if not model:
             raise ConfigError("ollama: the model name is empty; write e.g. ollama:gemma3:4b")
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
         self.model = model
-        self.address = _address(address or os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS)
+        if not address:
+            check_no_address("ollama", model)
+        if address:
+            self.address = ollama_address(address, setting="the address of the ollama task model")
+        else:
+            self.address = ollama_address(os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS)
         self.name = f"ollama:{model}"
         self.chat, self.max_new_tokens, self.num_ctx = chat, max_new_tokens, num_ctx
         self.label_scores, self.keep_alive, self.load_timeout = label_scores, keep_alive, load_timeout
+        self._connection = Connection(self.address, key_variable="OLLAMA_API_KEY", backend="ollama")
         self._facts: OllamaFacts | None = None
         self._warm = False
+        self._dropped: set[str] = set()
         self._lock = threading.Lock()
-        self._pool: RequestPool[ollama.AsyncClient] = RequestPool(
+        self._pool: RequestPool[Any] = RequestPool(
             f"the Ollama server at {self.address}",
             "Check that it runs (`ollama serve`) and that OLLAMA_HOST is right, then run again: answers are cached",
-            make_client=lambda: ollama.AsyncClient(self.address, timeout=max(timeout, load_timeout)),
-            close_client=lambda client: client.close(),
+            make_client=lambda: self._connection.open(max(timeout, load_timeout)),
+            close_client=lambda client: client.aclose(),
             concurrency=concurrency,
             timeout=timeout,
             retry=retry or RetryPolicy(),
@@ -125,14 +142,41 @@ class OllamaTaskModel(StreamedTaskModel):
             can.add("label_logprobs")
         return frozenset(can)
 
+    def why_not(self, capability: Capability) -> str:
+        """Why a capability is not offered."""
+        if capability == "constrained":
+            return f"a JSON schema needs Ollama {'.'.join(map(str, FORMAT_SINCE))} or newer"
+        if capability == "label_logprobs":
+            return "label_scores=true reads labels from the 20 likeliest tokens"
+        return "Ollama returns no log-probabilities of given texts"
+
     @property
     def identity(self) -> str:  # type: ignore[override]
         """Name, digest, server version and settings."""
         facts = self.facts
         return (
-            f"{self.name}|{facts.digest}|ollama {facts.version}|chat={self.chat}|num_ctx={self.num_ctx}"
+            f"{self.name}|{facts.digest or 'unlisted'}|ollama {facts.version}|chat={self.chat}|num_ctx={self.num_ctx}"
             f"|max_new_tokens={self.max_new_tokens}"
         )
+
+    @property
+    def destination(self) -> str:
+        """Where prompts go, in words."""
+        cloud = self.model.endswith(("-cloud", ":cloud"))
+        return way_to(self.address) + (", which passes them on to ollama.com" if cloud else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know of this server."""
+        facts, found = self.facts, []
+        if not facts.digest:
+            found.append(
+                "the server lists no digest of this model: another one behind its name would not be noticed, and "
+                "cached answers would be the old one's (`prewrite cache clear` after a change)"
+            )
+        if facts.elsewhere:
+            found.append(f"the model runs on {facts.elsewhere}, and prompts go there")
+        return found
 
     def warm(self) -> None:
         """Load the model into the server's memory and wait for it."""
@@ -142,32 +186,21 @@ class OllamaTaskModel(StreamedTaskModel):
 
     def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
         """See `StreamedTaskModel.stream`; one request per prompt."""
+        if not batch.prompts:
+            return
         if not self._warm:
             self.warm()
-        limit = {"generate": self.max_new_tokens, "label_logprobs": 1}.get(batch.method) or label_tokens(batch.labels)
-        request: dict[str, Any] = {
-            "model": self.model,
-            "options": {"temperature": 0, "seed": 0, "num_predict": limit, "num_ctx": self.num_ctx},
-            "keep_alive": self.keep_alive,
-        }
-        if batch.method == "constrained":
-            request["format"] = label_schema(batch.labels)
-        if batch.method == "label_logprobs":
-            request |= {"logprobs": True, "top_logprobs": TOP}
-        if self.facts.thinks:
-            request["think"] = False
+        self._check_digest()
+        request, limit = self._request(batch)
+        path = "chat" if self.chat else "generate"
 
         async def send(client: Any, job: Job) -> Reply:
             prompt = batch.prompts[job[0]]
-            if self.chat:
-                answer = await _send(client.chat(messages=[{"role": "user", "content": prompt}], **request))
-                text = answer.message.content
-            else:
-                answer = await _send(client.generate(prompt=prompt, raw=True, **request))
-                text = answer.response
-            if not answer.done or text is None:
-                raise AttemptFailed("the answer is incomplete", billed=True)
-            return Reply(self._value(batch, prompt, text, answer), answer.prompt_eval_count, answer.eval_count)
+            if (least := fewest_tokens(prompt)) > self.num_ctx:
+                return Reply(NoAnswer(f"it has {least:,} tokens or more, and {self._too_long}"), 0, 0)
+            message = {"messages": [{"role": "user", "content": prompt}]}
+            asked = request | (message if self.chat else {"prompt": prompt, "raw": True})
+            return self._reply(batch, prompt, await self._post(client, path, asked), limit)
 
         def sending(job: Job) -> None:
             batch.sending(job[0], token_bound(batch.prompts[job[0]]), limit)
@@ -175,96 +208,153 @@ class OllamaTaskModel(StreamedTaskModel):
         def failed(job: Job, billed: bool) -> None:
             batch.failed(job[0], billed)
 
+        def refused(error: Refused) -> Reply:
+            remedy = f"; {self._too_long}" if error.too_long else ""
+            return Reply(NoAnswer(f"the server refused it: {error}{remedy}"), 0, 0)
+
         jobs = [[row] for row in range(len(batch.prompts))]
-        for job, reply in self._pool.run(jobs, send, sending=sending, failed=failed):
+        for job, reply in self._pool.run(jobs, send, sending=sending, failed=failed, refused=refused):
             yield job[0], reply
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
 
-    def _value(self, batch: Batch, prompt: str, text: str, answer: Any) -> str | tuple[float, ...]:
+    @property
+    def _too_long(self) -> str:
+        return f"num_ctx is {self.num_ctx}: raise num_ctx, or shorten the row"
+
+    def _request(self, batch: Batch) -> tuple[dict[str, Any], int]:
+        """The fields of every request of `batch`, and the output limit among them."""
+        limit = 1 if batch.method == "label_logprobs" else self.max_new_tokens
+        if batch.method == "constrained":  # as many as free text, where a model thinks although it is asked not to
+            limit = max(limit, label_tokens(batch.labels))
+        request: dict[str, Any] = {
+            "model": self.model,
+            "stream": False,
+            "options": {"temperature": 0, "seed": 0, "num_predict": limit, "num_ctx": self.num_ctx},
+            "keep_alive": self.keep_alive,
+            "truncate": False,
+        }
         if batch.method == "constrained":
-            return read_label(text, batch.labels)
-        if batch.method == "generate":
+            request["format"] = label_schema(batch.labels)
+        if batch.method == "label_logprobs":
+            request |= {"logprobs": True, "top_logprobs": TOP}
+        if self.facts.thinks:
+            request["think"] = False
+        return request, limit
+
+    def _reply(self, batch: Batch, prompt: str, answer: Any, limit: int) -> Reply:
+        """One answer, checked. Raises `AttemptFailed` for one that is incomplete."""
+        message = answer.get("message") if self.chat and isinstance(answer, dict) else answer
+        if not isinstance(message, dict) or not answer.get("done") or answer.get("done_reason") in ("load", "unload"):
+            raise AttemptFailed("the answer is incomplete", billed=True)
+        if answer.get("model") not in (None, self.model, f"{self.model}:latest"):
+            raise TaskModelError(f"{self.address} answers as {answer['model']!r} when asked for {self.model!r}")
+        usage = {"prompt_tokens": answer.get("prompt_eval_count"), "completion_tokens": answer.get("eval_count")}
+        read, written = tokens_of(usage)
+        if cut := cut_short([prompt], read):
+            return Reply(NoAnswer(f"{cut}; {self._too_long}"), read, written)
+        if read is not None and read >= self.num_ctx:
+            return Reply(NoAnswer(f"its {read:,} tokens fill the context or are cut; {self._too_long}"), read, written)
+        text = text_of(
+            message.get("content" if self.chat else "response"),
+            limit=limit,
+            finish=answer.get("done_reason"),
+            thoughts=message.get("thinking"),
+        )
+        return Reply(self._value(batch, prompt, text, answer), read, written)
+
+    def _value(self, batch: Batch, prompt: str, text: str | NoAnswer, answer: Mapping[str, Any]) -> Value | NoAnswer:
+        if batch.method == "label_logprobs":
+            if not answer.get("logprobs"):
+                raise TaskModelError(
+                    f"{self.address} ignored the request for log-probabilities; use decoding 'constrained'"
+                )
+            top = top_tokens(answer["logprobs"][0].get("top_logprobs") or [])
+            return scores_from_top(top, batch.labels, prompt)
+        if batch.method == "generate" or isinstance(text, NoAnswer):
             return text
-        if not answer.logprobs:
-            raise TaskModelError(
-                f"{self.address} ignored the request for log-probabilities; use decoding 'constrained'"
+        if (label := label_in(text, batch.labels)) is not None:
+            return label
+        if answer.get("done_reason") in CUT:
+            return NoAnswer(f"wrote {text[:40]!r} and no whole label within its limit")
+        if self.facts.thinks:
+            raise CapabilityError(
+                f"{self.name} does not keep a format while its thinking is off: it wrote {text[:60]!r} where one of "
+                f"{list(batch.labels)} was asked for; use --decoding generate"
             )
-        top = [(entry.token, entry.logprob) for entry in answer.logprobs[0].top_logprobs or []]
-        return scores_from_top(top, batch.labels, prompt)
+        raise AttemptFailed(f"the answer {text[:80]!r} is not one of the labels it was limited to", billed=True)
+
+    async def _post(self, client: Any, path: str, body: Mapping[str, Any]) -> Any:
+        """POST without the fields that this server refuses by name and that change no answer."""
+        url = f"{self.address}/api/{path}"
+        while True:
+            sent = {name: value for name, value in body.items() if name not in self._dropped}
+            try:
+                return await self._connection.fetch(client, url, sent)
+            except Refused as error:
+                name = named_field(error, [name for name in _OPTIONAL if name in sent])
+                if name is None:
+                    raise
+                self._dropped.add(name)
 
     async def _load(self, client: Any) -> None:
-        await _send(client.generate(model=self.model, keep_alive=self.keep_alive, options={"num_ctx": self.num_ctx}))
+        loading = {"model": self.model, "stream": False, "keep_alive": self.keep_alive}
+        body = loading | {"options": {"num_ctx": self.num_ctx}}
+        await self._post(client, "generate", body)
+
+    def _check_digest(self) -> None:
+        """Raise `TaskModelError` if the model's name stands for other files than at the start."""
+        try:
+            now = self._pool.call(self._listed).get(self.model, "") if self.facts.digest else ""
+        except TaskModelError:
+            return  # the requests that follow will show why
+        if now != self.facts.digest:
+            raise TaskModelError(
+                f"{self.name} is another model now: digest {self.facts.digest[:12]} became {now[:12] or 'none'}. "
+                "Answers so far are cached as the old one's. Run again to ask the new one from the start"
+            )
+
+    async def _listed(self, client: Any) -> dict[str, str]:
+        """Digest by name of the models on the server; a name that ends in :latest is there without it too."""
+        told = await self._connection.fetch(client, f"{self.address}/api/tags")
+        entries = told.get("models") if isinstance(told, dict) else None
+        if not isinstance(entries, list):
+            raise self._not_ollama("GET /api/tags lists no models")
+        models = [entry for entry in entries if isinstance(entry, dict)]
+        named = {str(entry.get("model") or entry.get("name")): str(entry.get("digest") or "") for entry in models}
+        return named | {name.removesuffix(":latest"): digest for name, digest in named.items()}
 
     async def _ask_facts(self, client: Any) -> OllamaFacts:
-        import httpx
-
-        async with httpx.AsyncClient(timeout=self._pool.timeout) as plain:  # the client has no call for the version
-            response = await _send(plain.get(f"{self.address}/api/version"))
         try:
-            version = response.json()["version"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise TaskModelError(
-                f"{self.address} does not speak Ollama's API (GET /api/version gave HTTP {response.status_code}); "
-                "give the address of an Ollama server, or use openai:MODEL@ADDRESS/v1"
-            ) from None
-        names = {entry.model: entry.digest for entry in (await _send(client.list())).models}
+            told = await self._connection.fetch(client, f"{self.address}/api/version")
+        except NotFound as error:
+            raise self._not_ollama(f"GET /api/version gave {error}") from None
+        except AttemptFailed as error:
+            if error.status is not None or "JSON" not in str(error):
+                raise
+            raise self._not_ollama(f"GET /api/version: {error}") from None
+        if not isinstance(told, dict) or not isinstance(told.get("version"), str):
+            raise self._not_ollama("GET /api/version tells no version")
+        listed = await self._listed(client)
         try:
-            shown = await _send(client.show(self.model))
+            shown = await self._connection.fetch(client, f"{self.address}/api/show", {"model": self.model})
         except NotFound:
-            have = ", ".join(sorted(names)) or "none"
+            have = ", ".join(sorted(name for name in listed if f"{name}:latest" not in listed)) or "none"
             raise ModelNotFoundError(
                 f"model {self.model!r} is not on the Ollama server at {self.address} (it has: {have}); "
                 f"run `ollama pull {self.model}`"
             ) from None
-        digest = names.get(self.model) or names.get(f"{self.model}:latest") or "unlisted"
-        return OllamaFacts(version, digest, thinks="thinking" in (shown.capabilities or []))
+        can: Sequence[Any] = shown.get("capabilities") or []
+        elsewhere = str(shown.get("remote_host") or "")
+        return OllamaFacts(told["version"], listed.get(self.model, ""), "thinking" in can, elsewhere)
 
-
-async def _send(request: Any) -> Any:
-    """Await one request of the client; failures that may pass become `AttemptFailed`, others `TaskModelError`."""
-    import httpx
-    import ollama
-    import pydantic
-
-    try:
-        return await request
-    except ollama.ResponseError as error:
-        if error.status_code == 404:
-            raise NotFound(error.error) from None
-        if error.status_code in RETRIED_STATUS or error.status_code == -1:
-            wait = _retry_after(error.__context__)
-            raise AttemptFailed(
-                f"HTTP {error.status_code}: {error.error}", billed=error.status_code != 429, retry_after=wait
-            ) from None
-        raise Refused(str(error)) from None
-    except (ConnectionError, httpx.ConnectError) as error:
-        raise AttemptFailed(f"no connection ({_short(error)})", billed=False) from None
-    except httpx.TransportError as error:
-        raise AttemptFailed(f"connection dropped ({_short(error)})", billed=True) from None
-    except (json.JSONDecodeError, pydantic.ValidationError, UnicodeDecodeError, TypeError) as error:
-        raise AttemptFailed(f"the answer is not Ollama's JSON ({_short(error)})", billed=True) from None
-
-
-def _retry_after(error: BaseException | None) -> float | None:
-    """Seconds in the Retry-After header of the failed response that the client's error came from."""
-    headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
-    value = headers.get("retry-after", "")
-    return float(value) if value.replace(".", "", 1).isdigit() else None
-
-
-def _short(error: Exception) -> str:
-    first = str(error).splitlines()[:1]
-    return first[0] if first else type(error).__name__
-
-
-def _address(text: str) -> str:
-    """A URL: OLLAMA_HOST may leave out scheme and port, and 0.0.0.0 is where a server listens, not where one calls."""
-    if "://" not in text:
-        text = f"http://{text}" if ":" in text else f"http://{text}:11434"
-    return text.rstrip("/").replace("//0.0.0.0", "//127.0.0.1")
+    def _not_ollama(self, what: str) -> TaskModelError:
+        return TaskModelError(
+            f"{self.address} does not speak Ollama's API ({what}); give the address of an Ollama server, or use "
+            "openai:MODEL@ADDRESS/v1"
+        )
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server can really do, found out with a few tiny calls.
+"""What an OpenAI-compatible server can really do, found out with about a dozen tiny calls.
 
 Servers ignore fields that they do not know, with a 200, and one popular server returns echoed log-probabilities
 shifted by a token. So each probe looks at the answer: a choice between two odd words must give one of them, and the
@@ -7,19 +7,31 @@ echoed log-probability of a token must be the one that the server gave when it w
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import logging
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from prewrite.errors import ModelNotFoundError, TaskModelError
-from prewrite.task_models.labels import label_schema
+from prewrite.task_models.labels import label_in, label_schema, top_tokens
+from prewrite.task_models.openai_api import Body, OpenAIApi, Stamp, Told
+from prewrite.task_models.replies import text_of
 from prewrite.task_models.retry import AttemptFailed, NoAccess, NotFound, Refused
+from prewrite.task_models.server import named_field
+from prewrite.task_models.stream import NoAnswer
+
+logger = logging.getLogger(__name__)
 
 ODD_WORDS = ("zebra", "quartz")
 COUNTING = "1 2 3 4 5 6 7"
 """A prompt whose next token is plain text in any language model."""
-Limit = Literal["max_tokens", "max_completion_tokens"]
+SCHEMA_TOKENS = (64, 1024, 4096)
+"""Output limits of the schema probe, one after the other while a model spends them on thinking."""
+TOP = (20, 5)
+"""Alternatives per token that servers allow at most, where they do not name their limit."""
+SHIFTED = "it returns log-probabilities shifted by one token"
+NO_STAMP = Stamp()
 Ask = Callable[[Any], Coroutine[Any, Any, Any]]
 Call = Callable[[Ask], Any]
 """Runs one request against a client and waits for it; `RequestPool.call`."""
@@ -27,261 +39,334 @@ Call = Callable[[Ask], Any]
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What the probes found."""
+    """What the probes found. `why_not` holds the reason for each feature that is missing."""
 
-    version: str | None
-    """vLLM's version; other servers do not tell theirs."""
-    completions: bool
+    completions: bool = False
     """POST /completions: bare prompts."""
-    chat: bool
+    chat: bool = False
     """POST /chat/completions."""
+    thinks: bool = False
+    """In chat, the model was seen to think before it answers."""
     lists: bool = False
     """Several bare prompts in one request."""
     choice: bool = False
     """vLLM's `structured_outputs.choice`."""
-    json_schema: bool = False
-    """OpenAI's `response_format: json_schema`, in chat."""
+    schema: str = ""
+    """In chat, the kind of `response_format` whose schema is kept: `json_schema`, or llama.cpp's `json_object`."""
     echo: bool = False
     """Log-probabilities of a given text, and right ones."""
+    echo_extra: int = 0
+    """Tokens that follow the echoed ones."""
     tokenize: bool = False
     """POST /tokenize beside the API, of vLLM."""
     token_ids: bool = False
     """vLLM's `logprob_token_ids`: exact scores of single-token labels in one request."""
     top_logprobs: int = 0
-    """Alternatives per token in chat."""
-    limit: Limit = "max_tokens"
-    greedy: bool = True
-    """Whether the model takes `temperature: 0`; some hosted models refuse it."""
+    """Alternatives per token in chat, at most."""
+    limit: str = "max_tokens"
+    """In chat, the name of the output limit."""
+    dropped: tuple[str, ...] = ()
+    """Settings that the server refuses by name, and is not sent."""
+    told: Told = field(default_factory=dict)
+    """What the server tells of its model; `OpenAIApi.about_model`."""
+    chat_stamp: Stamp = NO_STAMP
+    completions_stamp: Stamp = NO_STAMP
+    """What replies say of the model."""
+    why_not: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, tokens: int) -> dict[str, Any]:
+    @property
+    def greedy(self) -> bool:
+        """Whether the model takes `temperature: 0`; some hosted models refuse it."""
+        return "temperature" not in self.dropped
+
+    @property
+    def stamp(self) -> Stamp:
+        """What replies say of the model, whichever endpoint they come from."""
+        return Stamp(*(mine or theirs for mine, theirs in zip(self.chat_stamp, self.completions_stamp, strict=True)))
+
+    def settings(self, tokens: int, *, chat: bool) -> dict[str, Any]:
         """Output limit and greedy decoding, in this server's words."""
-        return {self.limit: tokens} | ({"temperature": 0, "seed": 0} if self.greedy else {})
+        fields = {self.limit if chat else "max_tokens": tokens, "temperature": 0, "seed": 0}
+        return {name: value for name, value in fields.items() if name not in self.dropped}
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types; `ServerFacts.from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ServerFacts:
+        """The facts that `as_dict` gave. Raises `TypeError` for those of another version."""
+        stamps = {name: Stamp(*values[name]) for name in ("chat_stamp", "completions_stamp")}
+        return cls(**{**values, **stamps, "dropped": tuple(values["dropped"])})
 
 
-def probe(call: Call, model: str, root: str, server: str) -> ServerFacts:
-    """Ask the server what it can do; about ten requests of a few tokens.
+def probe(call: Call, api: OpenAIApi, server: str) -> ServerFacts:
+    """Ask the server what it can do.
 
-    Raises `ModelNotFoundError` with the models that the server lists, `TaskModelError` if it does not answer.
+    Raises `ModelNotFoundError` with the models that the server lists, `TaskModelError` with the server's words if it
+    does not answer.
     """
-    return _Probe(call, model, root, server).run()
+    return _Probe(call, api, server).run()
 
 
 class _Probe:
-    def __init__(self, call: Call, model: str, root: str, server: str):
-        self.call, self.model, self.root, self.server = call, model, root, server
+    def __init__(self, call: Call, api: OpenAIApi, server: str):
+        self.call, self.api, self.server = call, api, server
+        self.limit = "max_tokens"
+        self.dropped: list[str] = []
+        self.why_not: dict[str, str] = {}
 
     def run(self) -> ServerFacts:
-        completions = self._accepts(lambda client: self._complete(client, prompt=COUNTING))
-        chat = self._chat()
-        if not completions and chat is None:
+        told = self.call(self.api.about_model)
+        found: dict[str, Any] = {"told": told}
+        bare = self._asked("completions", self._complete, COUNTING)
+        talked = self._asked("chat", self._talk, "Say yes.", tokens=16)
+        if bare is None and talked is None:
             raise self._no_model()
-        facts: dict[str, Any] = {"completions": completions, "chat": chat is not None, **(chat or {})}
-        if completions:
-            tokenize = self._tokenizes()
-            facts |= {
-                "lists": self._lists(),
-                "choice": self._chooses(),
-                "echo": self._echoes(),
-                "tokenize": tokenize,
-                "token_ids": tokenize and self._scores_token_ids(),
-            }
-        if chat is not None:
-            known = ServerFacts(None, completions, True, **chat)
-            facts |= {"json_schema": self._keeps_schema(known), "top_logprobs": self._top_logprobs(known)}
-        return ServerFacts(version=self._version(), **facts)
-
-    def _accepts(self, request: Ask) -> bool:
-        try:
-            self.call(request)
-        except Refused:
-            return False
-        return True
-
-    async def _complete(self, client: Any, **fields: Any) -> Any:
-        return await send(
-            client.completions.create(model=self.model, **({"max_tokens": 1, "temperature": 0} | fields))
-        )
-
-    async def _talk(self, client: Any, text: str, **fields: Any) -> Any:
-        messages = [{"role": "user", "content": text}]
-        return await send(client.chat.completions.create(model=self.model, messages=messages, **fields))
-
-    def _chat(self) -> dict[str, Any] | None:
-        """The limit's name and whether temperature 0 is taken; None without a chat endpoint."""
-        limit, greedy = "max_tokens", True
-        for _ in range(3):
-            fields = {limit: 16} | ({"temperature": 0} if greedy else {})
-            try:
-                self.call(lambda client, fields=fields: self._talk(client, "Say yes.", **fields))  # type: ignore[misc]
-            except NotFound:
-                return None
-            except Refused as error:
-                if limit in str(error) and limit == "max_tokens":
-                    limit = "max_completion_tokens"
-                elif "temperature" in str(error) and greedy:
-                    greedy = False
-                else:
-                    return None
+        if bare is not None:
+            found |= {"completions": True, "completions_stamp": Stamp.of(bare)}
+            found |= {"lists": self._holds("lists", self._takes_lists)}
+            found |= {"choice": self._holds("choice", self._chooses)}
+            found |= self._holds("echo", self._echoes) or {}
+            found |= {"tokenize": self._holds("tokenize", self._tokenizes)}
+            if found["tokenize"]:
+                found |= {"token_ids": self._holds("token_ids", self._scores_token_ids)}
+        if talked is not None:
+            thinks = seems_to_think(talked, self._said(talked, 16))
+            found |= {"chat": True, "chat_stamp": Stamp.of(talked), "thinks": thinks}
+            found |= {"schema": self._holds("schema", self._keeps_schema) or ""}
+            if thinks:
+                self.why_not["top_logprobs"] = "the model thinks first, so its first token is no label"
             else:
-                return {"limit": limit, "greedy": greedy}
-        return None
+                found |= {"top_logprobs": self._holds("top_logprobs", self._top_logprobs) or 0}
+        return ServerFacts(**found, limit=self.limit, dropped=tuple(self.dropped), why_not=self.why_not)
 
-    def _no_model(self) -> TaskModelError | ModelNotFoundError:
-        names = self._models()
-        if names is None:
-            return TaskModelError(
-                f"{self.server} answers neither /completions nor /chat/completions for model {self.model!r}; "
-                "check that the address ends in the API's path, usually /v1"
-            )
-        return ModelNotFoundError(
-            f"model {self.model!r} is not served at {self.server} (it has: {', '.join(names) or 'none'}); "
-            "name one of these, or start the server with that model"
+    # ---- one request each ---------------------------------------------------------------------------------------
+
+    def _complete(self, prompt: str | Sequence[str], tokens: int = 1, **fields: Any) -> Body:
+        """POST /completions, without the settings that the server refuses by name."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        answer: Body = self._sent(
+            lambda settings: lambda client: self.api.complete(client, prompts, settings | fields), tokens, chat=False
         )
+        return answer
 
-    def _models(self) -> list[str] | None:
-        async def ask(client: Any) -> list[str]:
-            return [entry.id for entry in (await send(client.models.list())).data or []]
+    def _talk(self, prompt: str, tokens: int = 1, **fields: Any) -> Body:
+        """POST /chat/completions, likewise."""
+        answer: Body = self._sent(
+            lambda settings: lambda client: self.api.talk(client, prompt, settings | fields), tokens, chat=True
+        )
+        return answer
 
+    def _sent(self, ask: Callable[[dict[str, Any]], Ask], tokens: int, *, chat: bool) -> Any:
+        while True:
+            known = ServerFacts(limit=self.limit, dropped=tuple(self.dropped))
+            settings = known.settings(tokens, chat=chat)
+            try:
+                return self.call(ask(settings))
+            except NotFound:
+                raise
+            except Refused as error:
+                name = named_field(error, list(settings))
+                if name is None:
+                    raise
+                if name == "max_tokens" and chat:
+                    self.limit = "max_completion_tokens"  # its newer name
+                else:
+                    self.dropped.append(name)
+
+    def _asked(self, feature: str, ask: Callable[..., Body], prompt: str, tokens: int = 1) -> Body | None:
+        """The answer of an endpoint; None where the server has none, or fails at it."""
         try:
-            names: list[str] = self.call(ask)
-        except Refused:
+            return ask(prompt, tokens=tokens)
+        except NoAccess:
+            raise
+        except Refused as error:
+            self.why_not[feature] = _reason(error)
             return None
-        return names
 
-    def _version(self) -> str | None:
-        async def ask(client: Any) -> Any:
-            return await send(client.get(f"{self.root}/version", cast_to=object))
-
+    def _holds(self, feature: str, ask: Callable[[], Any]) -> Any:
+        """What `ask` finds. A refusal, a failure and a `_Missing` are a no, kept with the reason."""
         try:
-            told = self.call(ask)
-        except (Refused, TaskModelError):
-            return None
-        return str(told["version"]) if isinstance(told, dict) and "version" in told else None
+            return ask()
+        except NoAccess:
+            raise
+        except TaskModelError as error:
+            self.why_not[feature] = _reason(error)
+            return False
 
-    def _lists(self) -> bool:
-        async def ask(client: Any) -> bool:
-            return len((await self._complete(client, prompt=[COUNTING, COUNTING])).choices or []) == 2
+    # ---- the features -------------------------------------------------------------------------------------------
 
-        return self._holds(ask)
+    def _takes_lists(self) -> bool:
+        return bool(self._complete([COUNTING, COUNTING]))
 
     def _chooses(self) -> bool:
-        async def ask(client: Any) -> bool:
-            extra = {"structured_outputs": {"choice": list(ODD_WORDS)}}
-            answer = await self._complete(client, prompt=COUNTING, max_tokens=16, extra_body=extra)
-            return answer.choices[0].text in ODD_WORDS
+        answer = self._complete(COUNTING, tokens=16, structured_outputs={"choice": list(ODD_WORDS)})
+        if answer["choices"][0].get("text") not in ODD_WORDS:
+            raise _Missing("it ignores structured_outputs")
+        return True
 
-        return self._holds(ask)
-
-    def _keeps_schema(self, facts: ServerFacts) -> bool:
-        async def ask(client: Any) -> bool:
-            answer = await self._talk(
-                client, "Say yes.", response_format=response_format(ODD_WORDS), **facts.settings(64)
-            )
+    def _keeps_schema(self) -> str:
+        reasons = []
+        for kind in ("json_schema", "json_object"):
             try:
-                return json.loads(answer.choices[0].message.content)["label"] in ODD_WORDS
-            except (json.JSONDecodeError, KeyError, TypeError):
-                return False
+                if (reason := self._schema_reason(kind)) is None:
+                    return kind
+            except Refused as error:
+                reason = _reason(error)
+            reasons.append(f"{kind}: {reason}")
+        raise _Missing("; ".join(reasons))
 
-        return self._holds(ask)
+    def _schema_reason(self, kind: str) -> str | None:
+        """Why a schema is not kept; None where it is."""
+        for tokens in SCHEMA_TOKENS:
+            answer = self._talk("Say yes.", tokens=tokens, response_format=response_format(ODD_WORDS, kind))
+            text = self._said(answer, tokens)
+            if isinstance(text, NoAnswer) and "tokens" in text.reason:
+                continue
+            kept = isinstance(text, str) and label_in(text, ODD_WORDS) is not None
+            return None if kept else f"it does not keep the schema ({_shown(text)})"
+        logger.warning(
+            "%s: the model thinks for more than %d tokens, so it is not known whether answers can be limited to the "
+            "labels. They are read as free text. Turn thinking off on the server, or give --decoding constrained to "
+            "insist.",
+            self.server,
+            tokens,
+        )
+        return f"not known: the model used {tokens} tokens for thinking"
 
-    def _top_logprobs(self, facts: ServerFacts) -> int:
-        async def ask(client: Any) -> bool:
-            answer = await self._talk(client, "Say yes.", logprobs=True, top_logprobs=20, **facts.settings(1))
-            told = answer.choices[0].logprobs
-            return bool(told and told.content and told.content[0].top_logprobs)
+    @staticmethod
+    def _said(answer: Body, limit: int) -> str | NoAnswer:
+        try:
+            return said(answer, limit)
+        except AttemptFailed as error:
+            return NoAnswer(str(error))
 
-        return 20 if self._holds(ask) else 0
+    def _top_logprobs(self) -> int:
+        """The most alternatives per token that the server gives."""
+        wanted, tried = list(TOP), []
+        while wanted:
+            count = wanted.pop(0)
+            tried.append(count)
+            try:
+                answer = self._talk("Say yes.", logprobs=True, top_logprobs=count)
+            except Refused as error:
+                allowed = [int(number) for number in re.findall(r"(?<![\w.])\d{1,2}(?![\w.])", str(error))]
+                allowed = [number for number in allowed if 0 < number < count and number not in (*tried, *wanted)]
+                wanted = sorted({*wanted, *allowed[-1:]}, reverse=True)
+                if not wanted:
+                    raise
+                continue
+            if not top_of(answer):
+                raise _Missing("it returns no log-probabilities")
+            return count
+        return 0
 
-    def _echoes(self) -> bool:
-        async def ask(client: Any) -> bool:
-            written = (await self._complete(client, prompt=COUNTING, logprobs=1)).choices[0]
-            if not written.logprobs or not written.text:
-                return False
-            again = await self._complete(client, prompt=COUNTING + written.text, max_tokens=0, echo=True, logprobs=1)
-            told = again.choices[0].logprobs
-            if not told or not told.token_logprobs or told.token_logprobs[-1] is None:
-                return False
-            return bool(abs(told.token_logprobs[-1] - written.logprobs.token_logprobs[0]) < 0.1)
-
-        return self._holds(ask)
+    def _echoes(self) -> dict[str, Any]:
+        written = self._complete(COUNTING, logprobs=1)["choices"][0]
+        mine = written.get("logprobs") or {}
+        if not mine.get("token_logprobs") or not written.get("text"):
+            raise _Missing("it returns no log-probabilities")
+        whole = COUNTING + written["text"]
+        told = self._complete(whole, echo=True, logprobs=1)["choices"][0].get("logprobs") or {}
+        tokens, logprobs = told.get("tokens") or [], told.get("token_logprobs") or []
+        extra = next((extra for extra in (0, 1) if "".join(tokens[: len(tokens) - extra]) == whole), None)
+        if extra is None or len(tokens) != len(logprobs):
+            raise _Missing("it does not echo a prompt's log-probabilities")
+        at = len(tokens) - extra - 1
+        if _close(logprobs[at], mine["token_logprobs"][0]):
+            return {"echo": True, "echo_extra": extra}
+        if at > 0 and (extra or _close(logprobs[at - 1], mine["token_logprobs"][0])):
+            raise _Missing(SHIFTED if _close(logprobs[at - 1], mine["token_logprobs"][0]) else "its echo is wrong")
+        raise _Missing("its echoed log-probabilities are not those that it gives in writing")
 
     def _tokenizes(self) -> bool:
-        async def ask(client: Any) -> bool:
-            return bool(await tokenize(client, self.root, self.model, COUNTING))
-
-        return self._holds(ask)
+        return bool(self.call(lambda client: self.api.tokenize(client, COUNTING)))
 
     def _scores_token_ids(self) -> bool:
-        async def ask(client: Any) -> bool:
-            ids = [(await tokenize(client, self.root, self.model, f" {word}"))[0] for word in ODD_WORDS]
-            answer = await self._complete(client, prompt=COUNTING, **scoring_fields(ids))
-            told = answer.choices[0].logprobs
-            shown = told.top_logprobs[0] if told and told.top_logprobs else {}
-            return all(f"token_id:{token}" in shown for token in ids)
+        ids = [self.call(lambda c, w=word: self.api.tokenize(c, f" {w}"))[0] for word in ODD_WORDS]  # type: ignore[misc]
+        told = self._complete(COUNTING, **scoring_fields(ids))["choices"][0].get("logprobs") or {}
+        shown = (told.get("top_logprobs") or [{}])[0]
+        if not all(f"token_id:{token}" in shown for token in ids):
+            raise _Missing("it ignores logprob_token_ids")
+        return True
 
-        return self._holds(ask)
+    def _no_model(self) -> TaskModelError | ModelNotFoundError:
+        listed = self.call(self.api.models)
+        names = [str(entry.get("id")) for entry in listed or []]
+        if listed is not None and self.api.model not in names:
+            return ModelNotFoundError(
+                f"model {self.api.model!r} is not served at {self.server} (it has: {', '.join(names) or 'none'}); "
+                "name one of these, or start the server with that model"
+            )
+        said_of = {"/completions": self.why_not["completions"], "/chat/completions": self.why_not["chat"]}
+        words = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in said_of.items())
+        remedy = "" if listed is not None else "; check that the address ends in the API's path, usually /v1"
+        return TaskModelError(
+            f"{self.server} answers neither /completions nor /chat/completions for model {self.api.model!r} "
+            f"({words}){remedy}"
+        )
 
-    def _holds(self, ask: Ask) -> bool:
-        """Whether the server does it; a refusal, or failing at it, is a no."""
-        try:
-            return bool(self.call(ask))
-        except TaskModelError:
-            return False
+
+class _Missing(TaskModelError):
+    """The server answers, and its answer shows that it lacks the feature."""
 
 
-def response_format(labels: Sequence[str]) -> dict[str, Any]:
-    """OpenAI's structured output, limited to one of `labels`."""
+def seems_to_think(answer: Body, text: str | NoAnswer) -> bool:
+    """Whether a chat answer, that was read as `text`, holds thoughts, shown or counted."""
+    message = answer["choices"][0]["message"]
+    if any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details")):
+        return True
+    usage = answer.get("usage") or {}
+    details = usage.get("completion_tokens_details") if isinstance(usage, Mapping) else None
+    if isinstance(details, Mapping) and details.get("reasoning_tokens"):
+        return True
+    return isinstance(text, NoAnswer) and "thinking" in text.reason
+
+
+def said(answer: Body, limit: int) -> str | NoAnswer:
+    """The text of a chat answer, or why there is none. Raises `AttemptFailed` for one that broke off."""
+    choice = answer["choices"][0]
+    message = choice["message"]
+    thoughts = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
+    return text_of(
+        message.get("content"),
+        limit=limit,
+        finish=choice.get("finish_reason"),
+        refusal=message.get("refusal"),
+        thoughts=thoughts or message.get("reasoning_details"),
+    )
+
+
+def top_of(answer: Body) -> list[tuple[str, float]]:
+    """(token, log-probability) of the alternatives of a chat answer's first token."""
+    told = answer["choices"][0].get("logprobs") or {}
+    first = (told.get("content") or [{}])[0] or {}
+    return top_tokens(first.get("top_logprobs") or [])
+
+
+def response_format(labels: Sequence[str], kind: str) -> dict[str, Any]:
+    """OpenAI's structured output, or llama.cpp's older one, limited to one of `labels`."""
+    if kind == "json_object":
+        return {"type": "json_object", "schema": label_schema(labels)}
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": label_schema(labels)}}
 
 
 def scoring_fields(token_ids: Sequence[int]) -> dict[str, Any]:
     """vLLM's request for the log-probabilities of given next tokens, named by id since texts may coincide."""
-    extra = {"logprob_token_ids": list(token_ids), "return_tokens_as_token_ids": True}
-    return {"max_tokens": 1, "temperature": 0, "logprobs": 0, "extra_body": extra}
+    return {"logprobs": 0, "logprob_token_ids": list(token_ids), "return_tokens_as_token_ids": True}
 
 
-async def tokenize(client: Any, root: str, model: str, text: str, *, chat: bool = False) -> list[int]:
-    """Token ids of `text` by vLLM: bare and without special tokens, or as a user message in the chat template."""
-    body: dict[str, Any] = {"model": model}
-    if chat:
-        body |= {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
-    else:
-        body |= {"prompt": text, "add_special_tokens": False}
-    told = await send(client.post(f"{root}/tokenize", body=body, cast_to=object))
-    if not isinstance(told, dict) or not isinstance(told.get("tokens"), list):
-        raise AttemptFailed(f"POST /tokenize gave {str(told)[:80]!r}", billed=False)
-    return [int(token) for token in told["tokens"]]
+def _close(one: Any, other: Any) -> bool:
+    return isinstance(one, int | float) and isinstance(other, int | float) and abs(one - other) < 0.1
 
 
-async def send(request: Awaitable[Any]) -> Any:
-    """Await one request of the client; failures that may pass become `AttemptFailed`, others `TaskModelError`."""
-    import openai
-
-    try:
-        answer = await request
-    except openai.APITimeoutError:
-        raise AttemptFailed("timed out", billed=True) from None
-    except openai.APIConnectionError as error:
-        cause = error.__cause__ or error
-        refused = "Connect" in type(cause).__name__  # httpx.ConnectError, ConnectTimeout: nothing was sent
-        raise AttemptFailed(f"connection failed ({cause or type(cause).__name__})", billed=not refused) from None
-    except openai.APIStatusError as error:
-        raise _from_status(error) from None
-    except (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AttemptFailed(f"the answer is not JSON ({error})", billed=True) from None
-    if isinstance(answer, str | bytes):  # what the client returns when the content type is not JSON
-        raise AttemptFailed(f"the answer is not JSON ({answer[:60]!r})", billed=True)
-    return answer
+def _reason(error: Exception) -> str:
+    """An error's text without the address that it begins with, in one line."""
+    text = " ".join(str(error).split())
+    _, refused, rest = text.partition(" refused: ")
+    return (rest if refused else text)[:200]
 
 
-def _from_status(error: Any) -> Exception:
-    status, told = error.status_code, str(error.message)
-    if status in (401, 403):
-        return NoAccess(f"HTTP {status}: {told}. Set OPENAI_API_KEY to a key that may use this model")
-    if status == 429 and error.code == "insufficient_quota":
-        return NoAccess(f"HTTP 429: {told}. The account has no credit left")
-    if status in (408, 409, 429) or status >= 500:
-        value = error.response.headers.get("retry-after", "")
-        wait = float(value) if value.replace(".", "", 1).isdigit() else None
-        return AttemptFailed(f"HTTP {status}: {told}", billed=status != 429, retry_after=wait)
-    return (NotFound if status == 404 else Refused)(f"HTTP {status}: {told}")
+def _shown(text: str | NoAnswer) -> str:
+    return text.reason if isinstance(text, NoAnswer) else f"it wrote {text[:40]!r}"

@@ -9,6 +9,8 @@ worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import queue
 import threading
@@ -17,7 +19,11 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from prewrite.errors import ConfigError
-from prewrite.task_models.retry import AttemptFailed, Breaker, NoAccess, Refused, RetryPolicy
+from prewrite.task_models.retry import AttemptFailed, Breaker, NoAccess, NotFound, Refused, RetryPolicy
+
+logger = logging.getLogger(__name__)
+LOADING_DELAY, LOADING_NEWS = 2.0, 15.0
+"""Seconds between two questions to a server that is loading its model, and between two lines that say so."""
 
 Client = TypeVar("Client")
 Result = TypeVar("Result")
@@ -58,13 +64,22 @@ class RequestPool(Generic[Client]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self._pid = 0
+        self._next_news = 0.0
         self._lock = threading.Lock()
 
     def call(self, send: Callable[[Client], Coroutine[Any, Any, Result]], *, timeout: float | None = None) -> Result:
-        """One request outside any batch, such as a probe; fewer attempts, so that a wrong address shows at once."""
+        """One request outside any batch, such as a probe; fewer attempts, so that a wrong address shows at once.
+
+        HTTP 500 counts as a refusal here: a server that breaks down on a small request does so again.
+        """
 
         async def one(client: Client, job: Job) -> Result:
-            return await send(client)
+            try:
+                return await send(client)
+            except AttemptFailed as error:
+                if error.status == 500:
+                    raise Refused(*error.args) from None
+                raise
 
         retry = replace(self.retry, attempts=min(4, self.retry.attempts))
         return next(result for _, result in self.run([[0]], one, timeout=timeout, retry=retry))
@@ -76,13 +91,16 @@ class RequestPool(Generic[Client]):
         *,
         sending: Callable[[Job], None] = lambda job: None,
         failed: Callable[[Job, bool], None] = lambda job, billed: None,
+        refused: Callable[[Refused], Result] | None = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
     ) -> Iterator[tuple[Job, Result]]:
-        """Results as they arrive, in any order.
+        """Results as they arrive, in any order; a job of several rows may come in parts.
 
-        `send` raises `AttemptFailed` to be tried again; any other error stops the run: no further job is begun, those
-        under way are let finish and are yielded, then the error is raised.
+        `send` raises `AttemptFailed` to be tried again. A job of several rows that is `Refused` is sent again row by
+        row, since one of them may be the reason; `refused` makes the result of a row that is. Any other error, and a
+        refusal without `refused`, stops the run: no further job is begun, those under way are let finish and are
+        yielded, then the error is raised.
         """
         loop = self._start()
         arrived: queue.SimpleQueue[tuple[Job, Result, asyncio.Event] | None] = queue.SimpleQueue()
@@ -93,15 +111,13 @@ class RequestPool(Generic[Client]):
                 return await asyncio.wait_for(send(client, job), seconds)
             except asyncio.TimeoutError:
                 raise AttemptFailed(f"no answer within {seconds:g} s", billed=True) from None
-            except (Refused, NoAccess) as error:
-                raise type(error)(f"{self.server} refused: {error}") from None
 
         async def hand_over(job: Job, result: Result) -> None:
             taken = asyncio.Event()
             arrived.put((job, result, taken))
             await taken.wait()
 
-        work = self._work(jobs, attempt, retry or self.retry, sending, failed, hand_over)
+        work = self._work(jobs, attempt, retry or self.retry, sending, failed, refused, hand_over)
         future = asyncio.run_coroutine_threadsafe(work, loop)
         future.add_done_callback(lambda _: arrived.put(None))
         try:
@@ -116,6 +132,9 @@ class RequestPool(Generic[Client]):
                 yield job, result
                 loop.call_soon_threadsafe(taken.set)
             future.result()
+        except (Refused, NoAccess) as error:
+            error.args = (f"{self.server} refused: {error}",)
+            raise
         finally:
             future.cancel()
 
@@ -139,6 +158,12 @@ class RequestPool(Generic[Client]):
             await self._close_client(self._client)
             self._client = None
 
+    def _tell_loading(self, waited: float, limit: float) -> None:
+        """Say every few seconds that the server is loading its model."""
+        if waited >= self._next_news or not waited:
+            logger.warning("%s is loading its model: %.0f s so far, waiting up to %.0f s", self.server, waited, limit)
+            self._next_news = waited + LOADING_NEWS
+
     async def _work(
         self,
         jobs: Sequence[Job],
@@ -146,6 +171,7 @@ class RequestPool(Generic[Client]):
         retry: RetryPolicy,
         sending: Callable[[Job], None],
         failed: Callable[[Job, bool], None],
+        refused: Callable[[Refused], Result] | None,
         hand_over: Callable[[Job, Result], Awaitable[None]],
     ) -> None:
         if self._client is None:
@@ -154,17 +180,33 @@ class RequestPool(Generic[Client]):
         breaker = Breaker(self.server, self.remedy, retry)
 
         async def attempts(job: Job) -> None:
-            for attempt in range(1, retry.attempts + 1):
+            failures = 0
+            while not stop.is_set():
                 sending(job)
                 try:
                     result = await send(client, job)
                 except AttemptFailed as error:
                     failed(job, error.billed)
-                    breaker.failure(error)
-                    if attempt == retry.attempts:
-                        raise breaker.exhausted(error) from error
-                    if await _stopped_within(stop, retry.delay(attempt, error.retry_after)):
-                        return
+                    if error.loading:
+                        delay = min(error.retry_after or LOADING_DELAY, LOADING_NEWS)
+                        self._tell_loading(breaker.loading(error), retry.loading_seconds)
+                    else:
+                        failures += 1
+                        breaker.failure(error)
+                        if failures == retry.attempts:
+                            raise breaker.exhausted(error) from error
+                        delay = retry.delay(failures, error.retry_after)
+                    await _stopped_within(stop, delay)
+                except Refused as error:
+                    if refused is None or isinstance(error, NotFound):
+                        raise
+                    if len(job) > 1:
+                        failed(job, False)
+                        for row in job:
+                            await attempts([row])
+                    else:
+                        await hand_over(job, refused(error))
+                    return
                 else:
                     breaker.success()
                     await hand_over(job, result)
@@ -197,9 +239,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    try:
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but no longer than until the run stops."""
+    with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-    except asyncio.TimeoutError:
-        return False
-    return True

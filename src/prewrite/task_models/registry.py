@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES
+from prewrite.task_models.addresses import check_no_address, server_address
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.budget import Budget, BudgetTaskModel
 from prewrite.task_models.cache import AnswerCache, CachedTaskModel
@@ -45,7 +45,8 @@ class TaskModelSpec:
 def parse_task_model(text: str) -> TaskModelSpec:
     """`BACKEND:MODEL`, for servers also `BACKEND:MODEL@http://HOST:PORT`; `demo` and `embedded` are `hf:embedded`.
 
-    Raises `ConfigError` for anything else. A key in the address is refused: keys come from the environment.
+    Raises `ConfigError` for anything else. A key in the address is refused: keys come from the environment. So is an
+    address without its scheme, which would be taken for a part of the model's name, and rows sent elsewhere.
     """
     if text in EMBEDDED_NAMES:
         return TaskModelSpec("hf", "embedded")
@@ -54,18 +55,15 @@ def parse_task_model(text: str) -> TaskModelSpec:
         raise ConfigError(
             f"task model {text!r} is not BACKEND:MODEL with a backend of {', '.join(BACKENDS)}; e.g. {EXAMPLES}"
         )
-    match = re.fullmatch(r"(.+?)@(https?://\S+)", rest)
+    match = re.fullmatch(r"(.+?)@(https?:.*)", rest, re.IGNORECASE)
     if not match:
+        if backend in SERVERS:
+            check_no_address(backend, rest)
         return TaskModelSpec(backend, rest)
     model, address = match.groups()
     if backend not in SERVERS:
         raise ConfigError(f"task model {text!r}: {backend} runs in this process and takes no address")
-    if urlsplit(address).username is not None or urlsplit(address).query:
-        raise ConfigError(
-            f"the address of task model {backend}:{model} holds a user name, password or query; "
-            "put the key into OPENAI_API_KEY or OLLAMA_API_KEY instead"
-        )
-    return TaskModelSpec(backend, model, address)
+    return TaskModelSpec(backend, model, server_address(address, setting=f"the address of {backend}:{model}"))
 
 
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:

@@ -7,6 +7,7 @@ before it is sent. A backend without `stream` is asked in slices of its plain me
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,17 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from prewrite.errors import CapabilityError, TaskModelError
+from prewrite.errors import CapabilityError, NoAnswerError, TaskModelError
 from prewrite.task_models.base import Capability, TaskModel
+from prewrite.task_models.labels import is_number
+from prewrite.task_models.thoughts import spoken
+from prewrite.text import UNSPACED
 
 Value = str | tuple[float, ...] | float
 """Text for `generate` and `constrained`, one number per label for `label_logprobs`, one for `target_logprobs`."""
+
+_CHECKED_FROM, _SPARE = 100, 0.8
+"""Prompts of fewer words are never cut; and a tokenizer may join some words."""
 
 SLICE = 256
 """Prompts that a backend without `stream` is asked at once: large enough to batch well, small enough to lose."""
@@ -57,13 +64,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """One answer and what it took, as far as the backend tells."""
+class NoAnswer:
+    """In place of an answer: the model or its server gave none. It is counted, never cached, and never a score."""
 
-    value: Value
+    reason: str
+    """What happened to this prompt, and the remedy where there is one; no full stop at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, or none, and what it took as far as the backend tells."""
+
+    value: Value | NoAnswer
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached: bool = False
+    known_model: bool = True
+    """False where the server says that another configuration than the first one answered; not to be cached."""
 
 
 @runtime_checkable
@@ -93,6 +110,29 @@ def token_bound(*texts: str) -> int:
     return sum(len(text.encode()) for text in texts) + 64
 
 
+# Tokenizers of language models do not join two of these into one token.
+_PIECES = re.compile(rf"[^\W{UNSPACED}]{{1,128}}|[{UNSPACED}]{{1,4}}|[^\w\s]{{1,128}}")
+
+
+def fewest_tokens(text: str) -> int:
+    """A number of tokens that `text` has at least: one for each word, run of signs, and four characters of a script
+    without spaces."""
+    return len(_PIECES.findall(text))
+
+
+def cut_short(prompts: Sequence[str], tokens_read: int | None) -> str | None:
+    """How a server cut these prompts without saying so, by the tokens that it says it read; None if it did not."""
+    least = sum(map(fewest_tokens, prompts))
+    if tokens_read is None or least < _CHECKED_FROM or tokens_read >= _SPARE * least:
+        return None
+    return f"the server cut the prompt: it read {tokens_read:,} tokens of {least:,} or more"
+
+
+def estimated_tokens(*texts: str) -> int:
+    """About as many tokens as `texts` are, where nobody has counted: one for four characters."""
+    return sum(-(-len(text) // 4) for text in texts)
+
+
 def stream(task_model: TaskModel, batch: Batch) -> Iterator[tuple[int, Reply]]:
     """Answers of any task model as they arrive. Raises `CapabilityError` before asking what it cannot do."""
     require(task_model, batch.method)
@@ -105,7 +145,7 @@ def stream(task_model: TaskModel, batch: Batch) -> Iterator[tuple[int, Reply]]:
         for row in rows:
             asked = batch.targets[row : row + 1] or batch.labels
             batch.sending(row, token_bound(batch.prompts[row], *asked), writes)
-        yield from zip(rows, _ask(task_model, batch.rows(rows)), strict=True)
+        yield from zip(rows, _ask_each(task_model, batch.rows(rows)), strict=True)
 
 
 def require(task_model: TaskModel, method: Capability) -> None:
@@ -113,6 +153,38 @@ def require(task_model: TaskModel, method: Capability) -> None:
     if method not in task_model.capabilities:
         can = ", ".join(sorted(task_model.capabilities)) or "nothing"
         raise CapabilityError(f"{task_model.name} cannot do {method!r} (it can do: {can}); choose another decoding")
+
+
+def no_answer(task_model: TaskModel, batch: Batch, row: int, found: NoAnswer) -> NoAnswerError:
+    """The error for a prompt that has no answer."""
+    begins = " ".join(batch.prompts[row][:100].split())
+    return NoAnswerError(
+        f"{task_model.name} gave no answer to prompt {row + 1} of {len(batch.prompts)}, {begins!r}: {found.reason}",
+        row=row,
+    )
+
+
+def is_answer(value: object, batch: Batch) -> bool:
+    """Whether `value` can be an answer to a question of `batch`: text, one of its labels, or finite numbers."""
+    if batch.method in ("generate", "constrained"):
+        return isinstance(value, str) and (batch.method == "generate" or value in batch.labels)
+    if batch.method == "target_logprobs":
+        return is_number(value)
+    return isinstance(value, tuple) and len(value) == len(batch.labels) and all(map(is_number, value))
+
+
+def _ask_each(task_model: TaskModel, batch: Batch) -> list[Reply]:
+    """Every reply. A prompt that the model does not take is left out, and the others are asked without it."""
+    replies: dict[int, Reply] = {}
+    rows = list(range(len(batch.prompts)))
+    while rows:
+        try:
+            found = _ask(task_model, batch.rows(rows))
+        except NoAnswerError as error:
+            replies[rows.pop(error.row)] = Reply(NoAnswer(str(error)), 0, 0)
+        else:
+            return [reply for _, reply in sorted([*replies.items(), *zip(rows, found, strict=True)])]
+    return [replies[row] for row in range(len(batch.prompts))]
 
 
 def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
@@ -126,8 +198,9 @@ def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
         values = [tuple(row) for row in scores.tolist()]
     else:
         values = list(task_model.target_logprobs(batch.prompts, batch.targets))
+    heard = [_heard(value) for value in values] if batch.method == "generate" else values
     if not isinstance(task_model, TokenCounter):
-        return [Reply(value) for value in values]
+        return [Reply(value) for value in heard]
     read, written = task_model.prompt_tokens(batch.prompts), [0] * len(values)
     if batch.method in ("generate", "constrained"):
         written = task_model.text_tokens([_text(value) for value in values])
@@ -135,7 +208,15 @@ def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
         every = sum(task_model.text_tokens(batch.labels))
         own = task_model.text_tokens(batch.targets) or [every] * len(values)
         read = [prompt + scored for prompt, scored in zip(read, own, strict=True)]
-    return [Reply(*reply) for reply in zip(values, read, written, strict=True)]
+    return [Reply(*reply) for reply in zip(heard, read, written, strict=True)]
+
+
+def _heard(value: Value) -> Value | NoAnswer:
+    """What a model that thinks aloud said beside its thoughts."""
+    text, thought = spoken(_text(value))
+    if text is None or (thought and not text):
+        return NoAnswer("ran out of tokens while thinking; raise max_new_tokens")
+    return text
 
 
 class StreamedTaskModel(ABC):
@@ -173,7 +254,11 @@ class StreamedTaskModel(ABC):
 
     def _collect(self, batch: Batch) -> list[Value]:
         require(self, batch.method)
-        values: dict[int, Value] = {row: reply.value for row, reply in self.stream(batch)}
+        values: dict[int, Value] = {}
+        for row, reply in self.stream(batch):
+            if isinstance(reply.value, NoAnswer):
+                raise no_answer(self, batch, row, reply.value)
+            values[row] = reply.value
         if len(values) != len(batch.prompts):
             raise TaskModelError(f"{self.name} answered {len(values)} of {len(batch.prompts)} prompts")
         return [values[row] for row in range(len(batch.prompts))]
