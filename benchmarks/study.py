@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from prewrite.choosing.evaluate import Evaluation, evaluate
+from prewrite.choosing.evaluate import evaluate
+from prewrite.choosing.evaluation import Evaluation
 from prewrite.choosing.stats import paired_bootstrap
 from prewrite.run.build import open_evaluator, open_instructions, open_splits
 from prewrite.run.config import TrainConfig
@@ -166,7 +167,7 @@ def print_means(given: argparse.Namespace, cells, conditions) -> None:
 
 
 def print_calibrated(given: argparse.Namespace, cells, conditions) -> None:
-    """As `print_means`, after batch calibration (`prewrite.choosing.stats`) under both instructions."""
+    """As `print_means`, after batch calibration (`prewrite.choosing.labels`) under both instructions."""
     groups: dict[tuple[str, str], list[Evaluation]] = {}
     for data, name, _, run, result in finished(given, cells, conditions):
         config = TrainConfig(**RunFolder.read_json(run.config)["config"])

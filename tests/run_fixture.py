@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 from prewrite.choosing.candidates import Candidate
-from prewrite.choosing.evaluate import evaluate, few_shot_instruction
+from prewrite.choosing.evaluate import evaluate
+from prewrite.choosing.exemplars import few_shot_instruction
 from prewrite.choosing.race import corrected_estimate, select
 from prewrite.run_folder import RunFolder
 from prewrite.types import Answer, RewriteExample

@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from prewrite.choosing.evaluate import calibrated_note, evaluate, few_shot_instruction
+from prewrite.choosing.evaluate import evaluate
+from prewrite.choosing.evaluation import calibrated_note
+from prewrite.choosing.exemplars import few_shot_instruction
 from prewrite.errors import ConfigError
 from prewrite.types import Answer, RewriteExample
 from run_fixture import INITIAL, LABELS, REWRITE, NoisyAnswers, examples

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from prewrite.choosing.candidates import Candidate, merge, propose
-from prewrite.choosing.race import corrected_estimate, pocock_limit, select
+from prewrite.choosing.race import corrected_estimate, select
 from prewrite.errors import ConfigError
 from prewrite.types import RewriteExample
 
@@ -156,13 +156,6 @@ def test_the_best_of_equals_is_dropped_no_oftener_than_the_stated_error():
         dropped += any(row["event"] == "eliminated" and row["index"] == 1 for row in found.rows)
     # At a true rate of 0.1, 20 or more of 120 has probability 0.02.
     assert dropped < 20
-
-
-def test_pocock_limit_of_five_even_looks():
-    # Pocock (1977): two-sided 0.05 over five looks is 2.413; one-sided 0.025 is the same line. Many items: Student's t
-    # is then normal.
-    limit = pocock_limit((10_000, 20_000, 30_000, 40_000, 50_000), 0.025)
-    assert limit[10_000] == pytest.approx(2.413, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,7 @@
 import numpy as np
 import pytest
 
-from prewrite.choosing.stats import (
-    batch_calibrate,
-    correct_for_selection,
-    holm,
-    label_probabilities,
-    mcnemar_exact,
-    mean_interval,
-    paired_bootstrap,
-    reliability,
-)
+from prewrite.choosing.stats import holm, mcnemar_exact, mean_interval, paired_bootstrap
 from prewrite.errors import ConfigError
 
 
@@ -112,54 +103,3 @@ def test_holm_of_three():
     # sorted 0.01, 0.03, 0.04 times 3, 2, 1, made non-decreasing
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
-
-
-def test_reliability_of_overconfident_answers():
-    found = reliability([0.95] * 10 + [0.55] * 10, [1] * 6 + [0] * 4 + [1] * 5 + [0] * 5)
-    assert [(b.count, b.accuracy) for b in found.bins] == [(10, 0.5), (10, 0.6)]
-    assert found.ece == pytest.approx((0.35 + 0.05) / 2)
-    assert found.brier == pytest.approx((6 * 0.05**2 + 4 * 0.95**2 + 5 * 0.45**2 + 5 * 0.55**2) / 20)
-
-
-def test_confidence_of_exactly_zero_and_one_falls_into_the_outer_bins():
-    found = reliability([0.0, 1.0], [0, 1])
-    assert [(b.low, b.high) for b in found.bins] == [(0.0, 0.1), (0.9, 1.0)]
-    assert found.ece == 0
-
-
-def test_label_probabilities_sum_to_one_for_tiny_likelihoods():
-    found = label_probabilities([[-1000.0, -1001.0]])
-    assert found[0] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
-
-
-def test_the_best_of_many_equal_candidates_is_corrected_down_to_the_truth():
-    rng = np.random.default_rng(0)
-    plain, corrected = [], []
-    for _ in range(40):
-        scores = (rng.random((16, 100)) < 0.6).astype(float)
-        chosen = int(scores.mean(axis=1).argmax())
-        plain.append(scores[chosen].mean())
-        corrected.append(correct_for_selection(scores, chosen, resamples=200).score)
-    assert np.mean(plain) > 0.66
-    assert np.mean(corrected) == pytest.approx(0.60, abs=0.015)
-
-
-def test_a_clear_choice_is_hardly_corrected():
-    rng = np.random.default_rng(0)
-    scores = np.vstack([(rng.random(300) < 0.5), (rng.random(300) < 0.9)]).astype(float)
-    found = correct_for_selection(scores, 1)
-    assert found.score == pytest.approx(scores[1].mean(), abs=0.003)
-    assert found.gain_low > 0.2
-    assert found.verdict().startswith("+") and "no test rows" in found.verdict()
-
-
-def test_choosing_the_baseline_gains_nothing():
-    found = correct_for_selection((np.random.default_rng(0).random((3, 50)) < 0.5).astype(float), 0)
-    assert found.gain == 0 and found.verdict().startswith("No significant gain")
-
-
-def test_batch_calibration_divides_each_label_by_its_mean_probability():
-    # means 0.8 and 0.2: 0.9 / 0.8 > 0.1 / 0.2, but 0.7 / 0.8 < 0.3 / 0.2; a row's own total does not matter
-    logprobs = np.log([[0.9, 0.1], [0.7, 0.3]]) + np.array([[-5.0], [0.0]])
-    ratios = np.exp(batch_calibrate(logprobs) - np.array([[-5.0], [0.0]]))
-    np.testing.assert_allclose(ratios, [[1.125, 0.5], [0.875, 1.5]])

@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from prewrite.choosing.evaluate import calibrated_note
+from prewrite.choosing.evaluation import calibrated_note
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks

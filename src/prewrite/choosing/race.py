@@ -1,39 +1,27 @@
-"""Proposing rewrites and choosing one on the dev set: PRewrite-I (greedy), PRewrite-S (best of K samples).
+"""Choosing among candidates on the dev set: PRewrite-S, the best of K samples.
 
 The paper scores every candidate on every dev item. Here candidates race: all see the same items in the same order, and
-one that is shown to be worse than the leaders stops. At each look, candidate i is tested against a field: the mean
-score of the others, weighted towards the leaders as they stood at the look before. If i were the best, no such field
-could beat it on average, whatever the weights; so there is one test per candidate and no correction over pairs, and
-only the best candidate's own test must not fail. The looks are few and fixed, and the limit is Pocock's, which the
-highest of all looks passes with the stated probability: "Group sequential methods in the design and analysis of
-clinical trials", Biometrika 64 (1977). Testing against a weighted field, not against each rival, is our choice.
+one that is shown to be worse than the leaders stops (`elimination`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.choosing.candidates import Candidate
-from prewrite.choosing.stats import CorrectedEstimate, correct_for_selection
+from prewrite.choosing.elimination import Elimination, expected_loss, looks_at
+from prewrite.choosing.selection_bias import CorrectedEstimate, correct_for_selection
+from prewrite.choosing.stats import Floats
 from prewrite.errors import ConfigError
 from prewrite.types import RewriteExample
 
-Floats = NDArray[np.float64]
 Score = Callable[[Sequence[str], Sequence[RewriteExample]], Floats]
 """Scores in [0, 1], shape (rewrites, examples); `Evaluator.score`."""
-
-LOOKS_GROWTH = 1.4
-"""Ratio of items from one look to the next: few looks keep the limit low, and clear losers still leave early."""
-FIELD_SHARPNESS = 4.0
-"""How fast a rival's weight in the field falls with its distance to the leader, in that distance's standard errors."""
-PRIOR_ITEMS = 1.0
-"""Items, half won and half lost, added to every test: they keep the variance above zero where few items differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +100,15 @@ def select(
     _check(candidates, limit, error, practical_delta, min_items)
     order = np.random.default_rng(seed).permutation(len(examples))[:limit]
     scores = np.full((len(candidates), len(examples)), np.nan)
-    looks = _looks(min_items, limit) if race else [limit]
-    game = _Race(len(candidates), looks, error)
+    looks = looks_at(min_items, limit) if race else [limit]
+    elimination = Elimination(len(candidates), looks, error)
     rows: list[dict[str, Any]] = [
         {"event": "candidate", "index": i, "rewrite": c.rewrite, "source": c.source, "count": c.count}
         for i, c in enumerate(candidates)
     ]
     stopped, seen = ("all items were used" if race else "racing was off"), 0
     for look in looks:
-        alive, items = np.flatnonzero(game.alive), order[seen:look]
+        alive, items = np.flatnonzero(elimination.alive), order[seen:look]
         scores[np.ix_(alive, items)] = _ask(
             score, [candidates[i].rewrite for i in alive.tolist()], [examples[item] for item in items.tolist()]
         )
@@ -128,17 +116,17 @@ def select(
         if not race:
             break
         so_far = scores[:, order[:seen]]
-        out = game.judge(so_far)
-        loss = _expected_loss(so_far[game.alive])
-        rows += _round_rows(candidates, so_far, alive, game, out, loss)
-        if game.alive.sum() == 1:
+        out = elimination.judge(so_far)
+        loss = expected_loss(so_far[elimination.alive])
+        rows += _round_rows(candidates, so_far, alive, elimination, out, loss)
+        if elimination.alive.sum() == 1:
             stopped = "one candidate was left"
             break
         if seen < limit and loss < practical_delta:
             stopped = "the candidates left are practically equal"
             break
     used = order[:seen]
-    chosen = _best(candidates, scores[:, used], game.alive)
+    chosen = _best(candidates, scores[:, used], elimination.alive)
     calls, full_calls = int((~np.isnan(scores)).sum()), len(candidates) * limit
     rows.append(
         {
@@ -192,112 +180,26 @@ def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int =
     )
 
 
-class _Race:
-    """Who is still in, and each candidate's lead or lag against its field, item by item."""
-
-    def __init__(self, count: int, looks: Sequence[int], error: float):
-        self.alive = np.ones(count, dtype=bool)
-        self.limit = pocock_limit(tuple(looks), error)
-        self.lag = np.zeros((count, looks[-1]))  # field's score minus the candidate's, per item, in [-1, 1]
-        self.weights = np.full((count, count), 1 / max(1, count - 1))
-        np.fill_diagonal(self.weights, 0)
-        self.seen = 0
-        self.z = np.zeros(count)
-
-    def judge(self, scores: Floats) -> list[int]:
-        """Test every candidate still in on all items so far, (candidate, item); stop and return those that fail."""
-        alive, count = np.flatnonzero(self.alive), scores.shape[1]
-        fresh = scores[alive, self.seen :]
-        self.lag[alive, self.seen : count] = self.weights[np.ix_(alive, alive)] @ fresh - fresh
-        self.seen = count
-        lag = self.lag[alive, :count]
-        mean = lag.sum(axis=1) / (count + PRIOR_ITEMS)
-        variance = ((lag**2).sum(axis=1) + PRIOR_ITEMS) / (count + PRIOR_ITEMS) - mean**2
-        self.z[alive] = mean * np.sqrt((count + PRIOR_ITEMS) / variance)
-        means = scores[alive].mean(axis=1)
-        leader = alive[np.argmax(means)]
-        out = [int(i) for i in alive if self.z[i] >= self.limit[count] and i != leader]
-        self.alive[out] = False
-        self._weigh(scores)
-        return out
-
-    def _weigh(self, scores: Floats) -> None:
-        """Weights of the next field, from the items so far."""
-        alive = np.flatnonzero(self.alive)
-        means = scores[alive].mean(axis=1)
-        for place, i in enumerate(alive):
-            rivals = np.delete(alive, place)
-            if len(rivals):
-                best = rivals[np.argmax(np.delete(means, place))]
-                behind = scores[best] - scores[rivals]
-                deviation = np.sqrt((behind.var(axis=1) + PRIOR_ITEMS / scores.shape[1]) / scores.shape[1])
-                weight = np.exp(-FIELD_SHARPNESS * behind.mean(axis=1) / deviation)
-                self.weights[i] = 0
-                self.weights[i, rivals] = weight / weight.sum()
-
-
-@lru_cache(maxsize=32)
-def pocock_limit(looks: tuple[int, ...], error: float) -> dict[int, float]:
-    """Limit of the test statistic at each look, by items seen.
-
-    Pocock's constant is the quantile of the highest of all looks at a random walk without drift; found by simulation
-    with a fixed seed (its own error is about 0.01), then widened from the normal to Student's distribution.
-    """
-    from scipy.special import ndtr, stdtrit
-
-    steps = np.diff(np.array([0, *looks]))
-    walks = np.cumsum(np.random.default_rng(0).standard_normal((100_000, len(looks))) * np.sqrt(steps), axis=1)
-    constant = np.quantile((walks / np.sqrt(np.array(looks))).max(axis=1), 1 - error)
-    return {look: float(stdtrit(look - 1, ndtr(constant))) for look in looks}
-
-
-def _looks(first: int, limit: int) -> list[int]:
-    """Items seen at each look, growing by `LOOKS_GROWTH`, the last at the limit."""
-    looks = [min(first, limit)]
-    while looks[-1] < limit:
-        following = max(looks[-1] + 1, round(looks[-1] * LOOKS_GROWTH))
-        # A last block of a few items is not worth a look.
-        looks.append(limit if following * (1 + LOOKS_GROWTH) / 2 > limit else following)
-    return looks
-
-
-def _expected_loss(scores: Floats) -> float:
-    """What taking the leader now costs on average: sum over rivals of E[max(0, true score - the leader's)].
-
-    Normal approximation of each paired difference; a sum bounds the mean of the largest.
-    """
-    if len(scores) < 2:
-        return 0.0
-    from scipy.special import ndtr
-
-    leader = int(scores.mean(axis=1).argmax())
-    lag = scores[leader] - np.delete(scores, leader, axis=0)
-    count = scores.shape[1]
-    deviation = np.sqrt((lag.var(axis=1) + PRIOR_ITEMS / count) / count)
-    z = lag.mean(axis=1) / deviation
-    return float((deviation * (np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - z * ndtr(-z))).sum())
-
-
 def _round_rows(
     candidates: Sequence[Candidate],
     scores: Floats,
     played: NDArray[np.intp],
-    game: _Race,
+    elimination: Elimination,
     out: Sequence[int],
     loss: float,
 ) -> list[dict[str, Any]]:
     """What one look saw, and who stopped at it."""
     items = scores.shape[1]
     means = {int(i): float(scores[i].mean()) for i in played}
-    rival = max(np.flatnonzero(game.alive).tolist(), key=lambda i: means[i])
+    rival = max(np.flatnonzero(elimination.alive).tolist(), key=lambda i: means[i])
     first: dict[str, Any] = {
         "event": "race_round",
         "items": items,
         "scores": {str(i): round(mean, 6) for i, mean in means.items()},
-        "z": {str(i): round(float(game.z[i]), 3) for i in means},
-        "limit": round(game.limit[items], 3),
+        "z": {str(i): round(float(elimination.z[i]), 3) for i in means},
+        "limit": round(elimination.limit[items], 3),
         "expected_loss": round(loss, 6),
-        "alive": np.flatnonzero(game.alive).tolist(),
+        "alive": np.flatnonzero(elimination.alive).tolist(),
     }
     return [
         first,
@@ -310,8 +212,8 @@ def _round_rows(
                 "score": means[i],
                 "rival": rival,
                 "rival_score": means[rival],
-                "z": round(float(game.z[i]), 3),
-                "limit": round(game.limit[items], 3),
+                "z": round(float(elimination.z[i]), 3),
+                "limit": round(elimination.limit[items], 3),
             }
             for i in out
         ),

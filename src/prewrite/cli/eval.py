@@ -29,7 +29,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(TaskConfig, namespace)
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
-    from prewrite.choosing.evaluate import calibrated_note, evaluate
+    from prewrite.choosing.evaluate import evaluate
+    from prewrite.choosing.evaluation import calibrated_note
     from prewrite.run.build import open_evaluator, open_rows
 
     rows = list(open_rows(config, namespace.split, config.instruction))[: namespace.limit]

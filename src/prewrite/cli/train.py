@@ -45,7 +45,7 @@ def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     """Before and after, in lines that a person reads."""
-    from prewrite.choosing.evaluate import calibrated_note, points
+    from prewrite.choosing.evaluation import calibrated_note, points
 
     print(f"\nInitial instruction: {result['instruction']}")
     print(f"Rewrite:             {result['rewrite']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prewrite.choosing.evaluate import calibrated_note
+from prewrite.choosing.evaluation import calibrated_note
 from prewrite.errors import RunFolderError
 from prewrite.report.charts import Chart, forest, grouped_bars, reliability_diagram, shorten
 from prewrite.report.formats import cut

@@ -10,7 +10,8 @@ import numpy as np
 
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.choose import Choice, choose_rewrite
-from prewrite.choosing.evaluate import evaluate, few_shot_instruction
+from prewrite.choosing.evaluate import evaluate
+from prewrite.choosing.exemplars import few_shot_instruction
 from prewrite.choosing.race import Selection, corrected_estimate
 from prewrite.run.build import InstructionRows, choice_settings, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
