@@ -2,8 +2,6 @@
 
 import pytest
 
-from prewrite.choosing.candidates import Candidate
-from prewrite.choosing.choose import split_by_guards
 from prewrite.errors import ConfigError
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import PROMPT, Fidelity
@@ -78,13 +76,6 @@ def test_floor_0_measures_and_never_punishes():
 def test_the_floor_is_a_share():
     with pytest.raises(ConfigError, match=r"min_fidelity is 1\.5"):
         reward(min_fidelity=1.5)
-
-
-def test_a_rewrite_off_the_task_is_not_chosen_and_the_row_says_why():
-    candidates = [Candidate(INSTRUCTION, "initial"), Candidate("Write a poem.", "sample")]
-    kept, refused = split_by_guards(candidates, reward(), INSTRUCTION, ROWS)
-    assert [candidate.source for candidate in kept] == ["initial"]
-    assert refused[0]["fidelity"] == 0.0 and "guard/fidelity" in refused[0]["guards"]
 
 
 def test_rollouts_and_metrics_hold_the_fidelity():
