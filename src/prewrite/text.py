@@ -1,10 +1,12 @@
-"""Filling named slots, and finding phrases in a text."""
+"""Filling named slots, finding phrases in a text, and reading a plain value from one."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from prewrite.errors import ConfigError
 
@@ -61,3 +63,25 @@ def spaced(phrase: str) -> str:
 
 def shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+SCALARS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+"""Kinds of plain values, and what a person calls them."""
+
+
+def read_scalar(kind: type, value: Any) -> Any:
+    """`value` as one of `SCALARS`: a flag is always text, and YAML reads `5e-6` as text. Raises `ValueError`.
+
+    >>> read_scalar(float, "5e-6"), read_scalar(int, 3.0), read_scalar(str, 3)
+    (5e-06, 3, '3')
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if kind is bool and isinstance(value, bool):
+            return value
+    elif kind is str:
+        return str(value)
+    elif kind in (int, float):
+        number = float(value)
+        if math.isfinite(number) and (kind is float or number.is_integer()):
+            return kind(number)
+    raise ValueError(f"{value!r} is not {SCALARS[kind]}")

@@ -23,7 +23,7 @@ class Writer:
     def greedy(self, instruction):
         return "plain"
 
-    def sample(self, instruction, count, *, seed):
+    def sample_rewrites(self, instruction, count, *, seed):
         return [f"rewrite {100 * seed + number % self.variety}" for number in range(count)]
 
 

@@ -56,6 +56,37 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
         open_task_model("ollama:m", options={"temprature": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("hf:m", {"max_new_tokens": "ten"}, "task model hf:m: max_new_tokens is 'ten'; it must be a whole number"),
+        ("hf:m", {"max_new_tokens": 2.5}, r"max_new_tokens is 2\.5; it must be a whole number"),
+        ("hf:m", {"chat": "maybe"}, "chat is 'maybe'; it must be true or false"),
+        ("openai:m", {"retry": 3}, "retry is 3; it must be a .* or none"),
+        ("openai:m", {"chat": "maybe"}, "chat is 'maybe'; it must be true or false or none"),
+        ("ollama:m", {"keep_alive": True}, "keep_alive is True; it must be text or a number"),
+        ("openvino:m", {"threads": "all"}, "threads is 'all'; it must be a whole number or none"),
+        ("vllm:m", {"gpu_memory_utilization": "half"}, "gpu_memory_utilization is 'half'; it must be a number"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_before_anything_is_loaded(name, options, told):
+    with pytest.raises(ConfigError, match=told):
+        open_task_model(name, options=options)
+
+
+def test_an_option_is_read_as_the_type_that_its_backend_states(monkeypatch):
+    class Backend:
+        def __init__(
+            self, model: str, *, timeout: float = 1.0, tokens: int | None = 5, alive: str | float = "1m", tag: str = ""
+        ):
+            self.got = (timeout, tokens, alive, tag)
+
+    monkeypatch.setitem(sys.modules, "prewrite.task_models.ollama", SimpleNamespace(OllamaTaskModel=Backend))
+    options = {"timeout": "1e2", "tokens": "none", "alive": 10, "tag": 3}
+    assert open_task_model("ollama:m", options=options).got == (100.0, None, 10.0, "3")
+    assert open_task_model("ollama:m", options={"alive": "5m", "tokens": 7}).got == (1.0, 7, "5m", "")
+
+
 def test_options_and_address_reach_the_backend(monkeypatch):
     class Backend:
         def __init__(self, model, *, address=None, chat=True):

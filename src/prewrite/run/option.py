@@ -5,7 +5,6 @@ Flags, YAML, checks and help all follow from the field, so that a setting is wri
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import get_annotations
@@ -13,6 +12,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from prewrite.errors import ConfigError
+from prewrite.text import SCALARS, read_scalar
 
 
 def option(
@@ -144,27 +144,11 @@ def options_of(config: type) -> tuple[Option, ...]:
     return tuple(found)
 
 
-WANTED: dict[type, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "one or more texts",
-    dict: "`key: value` lines",
-}
+WANTED: dict[type, str] = {**SCALARS, list: "one or more texts", dict: "`key: value` lines"}
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
-    """`value` as a str, int, float or bool; YAML reads `5e-6` as text, and a flag is always text."""
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    if kind in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number) and (kind is float or number.is_integer()):
-            return kind(number)
-    raise ConfigError(f"{where} is {value!r}; it must be {WANTED[kind]}")
+    try:
+        return read_scalar(kind, value)
+    except ValueError:
+        raise ConfigError(f"{where} is {value!r}; it must be {WANTED[kind]}") from None

@@ -6,8 +6,10 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES
@@ -16,6 +18,7 @@ from prewrite.task_models.base import TaskModel
 from prewrite.task_models.budget import Budget, BudgetTaskModel
 from prewrite.task_models.cache import AnswerCache, CachedTaskModel
 from prewrite.task_models.counting import CountingTaskModel, Usage
+from prewrite.text import SCALARS, read_scalar
 
 BACKENDS = {
     "hf": ("prewrite.task_models.hf", "HFTaskModel"),
@@ -69,7 +72,8 @@ def parse_task_model(text: str) -> TaskModelSpec:
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:
     """The backend itself, without cache or budget. `options` are the keyword arguments of its class.
 
-    Raises `ConfigError` that lists the options for an unknown one, `MissingDependencyError` with the pip line.
+    Raises `ConfigError` for an option that is unknown or not of the type that the class states,
+    `MissingDependencyError` with the pip line.
     """
     spec = parse_task_model(spec) if isinstance(spec, str) else spec
     module, class_name = BACKENDS[spec.backend]
@@ -78,10 +82,26 @@ def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | N
     options = dict(options or {})
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"task model {spec}: unknown option {unknown[0]!r}; {spec.backend} has {', '.join(known)}")
+    hints = get_type_hints(backend.__init__)
+    options = {name: _read(value, hints.get(name), f"task model {spec}: {name}") for name, value in options.items()}
     if spec.address:
         options["address"] = spec.address
     task_model: TaskModel = backend(spec.model, **options)
     return task_model
+
+
+def _read(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type that a backend states for its option, which may be a union. Raises `ConfigError`."""
+    kinds = [kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint]) if isinstance(kind, type)]
+    if not kinds or any(type(value) is kind or (kind not in SCALARS and isinstance(value, kind)) for kind in kinds):
+        return value
+    if value == "none" and NoneType in kinds:
+        return None
+    for kind in (kind for kind in SCALARS if kind in kinds):  # numbers before text: 10 is no "10" where both will do
+        with suppress(ValueError):
+            return read_scalar(kind, value)
+    wanted = [SCALARS.get(kind, "none" if kind is NoneType else f"a {kind.__name__}") for kind in kinds]
+    raise ConfigError(f"{where} is {value!r}; it must be {' or '.join(wanted)}")
 
 
 def wrap_task_model(
