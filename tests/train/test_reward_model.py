@@ -12,7 +12,7 @@ from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
-from prewrite.train.reward_data import Group, calibrate, pairwise_accuracy, preferences, read_groups, split_updates
+from prewrite.train.reward_data import Group, fit_scale, pairwise_accuracy, preferences, read_groups, split_updates
 from prewrite.train.reward_model import LearnedReward, train_reward_model
 from prewrite.train.steps import estimate_metrics
 from run_fixture import make_run
@@ -91,11 +91,11 @@ def test_pairs_come_from_one_update_and_differ_by_the_gap():
     assert ("x", "z") not in {(pair.better, pair.worse) for pair in preferences(group, 0.0)}
 
 
-def test_calibration_ignores_what_an_update_adds_to_all_its_grades():
+def test_the_scale_ignores_what_an_update_adds_to_all_its_grades():
     # grade = 2 r + 0.1 in the first update, 2 r + 0.5 in the second, whose r are lower: pooled, the slope would be off
     groups = [Group("run", 1, "a", {"x": 2.1, "y": 4.1}), Group("run", 2, "a", {"x": 0.5, "y": 2.5})]
     outputs = [np.array([1.0, 2.0]), np.array([0.0, 1.0])]
-    slope, intercepts, other = calibrate(groups, outputs)
+    slope, intercepts, other = fit_scale(groups, outputs)
     assert slope == pytest.approx(2.0)
     assert intercepts == {"a": pytest.approx(0.3)} and other == pytest.approx(0.3)  # (0.1 + 0.5) / 2
     assert pairwise_accuracy(groups, outputs, 0.1) == 1.0

@@ -1,4 +1,4 @@
-"""Candidates: rewrites that may be chosen, where they come from, and duplicates as one."""
+"""Candidates: rewrites that may be chosen, and where they come from. Duplicates count as one."""
 
 from __future__ import annotations
 

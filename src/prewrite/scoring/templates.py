@@ -1,4 +1,4 @@
-"""Filling named slots, the templates that put an instruction and an input together, and finding phrases in a text.
+"""The templates that put an instruction and an input together.
 
 The template is ours and the rewrite is a value put into it, so a rewrite can neither lose the input nor break on a
 brace. Departure from the paper: the default template ends in a cue, since small task models need one.

@@ -1,7 +1,7 @@
 """What a reward model learns from and is measured on: the rewrites that a run's task model has graded.
 
 Grades are comparable within a group only, the rewrites of one instruction in one update: those were graded on the same
-examples. So pairs, correlations and the slope of the calibration are all taken within groups.
+examples. So pairs, correlations and the slope of the scale are all taken within groups.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def preferences(group: Group, gap: float) -> list[Preference]:
     ]
 
 
-def calibrate(groups: Sequence[Group], outputs: Outputs) -> tuple[float, dict[str, float], float]:
+def fit_scale(groups: Sequence[Group], outputs: Outputs) -> tuple[float, dict[str, float], float]:
     """(slope, intercept by instruction, intercept of other instructions) of grade over output, by least squares.
 
     The slope comes from deviations within groups: what the examples of an update add to all its grades tells nothing.

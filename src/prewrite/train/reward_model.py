@@ -37,8 +37,8 @@ from prewrite.scoring.rewards import REWARD_MODEL_FILE
 from prewrite.train.reward_data import (
     Group,
     Preference,
-    calibrate,
     figures,
+    fit_scale,
     pairwise_accuracy,
     preferences,
     read_groups,
@@ -162,7 +162,7 @@ def train_reward_model(
     lora_rank: int = 8,
     seed: int = 0,
 ) -> LearnedReward:
-    """Train on the rollouts of `runs`; calibrate and measure on their last updates.
+    """Train on the rollouts of `runs`; fit the scale and measure on their last updates.
 
     Raises:
         RunFolderError: too few rollouts, or what was learned orders held-out rewrites no better than chance.
@@ -189,7 +189,7 @@ def train_reward_model(
     model = _fit(model, tokenizer, pairs, lora, epochs=epochs, learning_rate=learning_rate, seed=seed)
 
     outputs = [outputs_of(model, tokenizer, list(group.grades), group.instruction) for group in held_out]
-    slope, intercepts, intercept = calibrate(held_out, outputs)
+    slope, intercepts, intercept = fit_scale(held_out, outputs)
     if slope <= 0:
         raise RunFolderError(
             f"what was learned from {named} does not order held-out rewrites "
