@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prewrite.data.hub import PREFIX, read_hub
-from prewrite.data.readers import BATCH_ROWS, read_file
-from prewrite.data.rows import FIELDS, Record, RowFormat, decode_choices, show
+from prewrite.data.columns import Record
+from prewrite.data.faults import show
+from prewrite.data.hub import PREFIX, open_hub
+from prewrite.data.readers import BATCH_ROWS, Opened, open_file
+from prewrite.data.rows import FIELDS, RowFormat, decode_choices
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, assign_splits, check_fractions, content_keys
 from prewrite.data.table import Rows, Source, build_rows
 from prewrite.errors import DataError
+from prewrite.text import mention
 from prewrite.types import RewriteExample
 
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 Labels = Mapping[str, tuple[str, ...]]
 """The choices of an instruction's classification rows that name none themselves."""
 _EXAMPLE_COLUMNS = ("instruction", "input", "output", "task", "template", "choices")
@@ -48,24 +53,22 @@ class PRewriteDataset:
         """Read every row of `source` and check it.
 
         Args:
-            source: a .jsonl, .json, .jsonl.gz, .json.gz, .parquet or .csv file, or `hf:owner/name[:config][@split]`.
-            column_map: our field -> their column, e.g. `{"input": "text", "output": "label"}`.
+            source: a file of one of the types in `readers.READERS`, a folder that `datasets` saved, or
+                `hf:owner/name[:config][@split]`.
+            column_map: our field -> their column, or a place in it: `{"input": "question", "output": "answers.text"}`.
             instruction: for rows that have none.
             task: for rows that have none.
             skip_bad_rows: count bad rows (`skipped`) instead of stopping at the first.
 
         Raises:
             DataError: the source cannot be read, or a row breaks a rule; names file, line, field, value and remedy.
-            ConfigError: an unknown field in `column_map` or an unknown `task`.
+            ConfigError: an unknown field or no column in `column_map`, or an unknown `task`.
         """
         row_format = RowFormat.build(column_map, instruction, task)
         name = str(source)
-        if name.startswith(PREFIX):
-            records, unit, path = read_hub(name, row_format), "row", None
-        else:
-            path = Path(source)
-            records, unit = read_file(path, row_format), "row" if path.suffix.lower() == ".parquet" else "line"
-        self._adopt(build_rows(name, unit, records, row_format, skip_bad_rows=skip_bad_rows, path=path))
+        path = None if name.startswith(PREFIX) else Path(source)
+        opened = open_hub(name, row_format) if path is None else open_file(path, row_format)
+        self._adopt(build_rows(name, opened, row_format, skip_bad_rows=skip_bad_rows, path=path))
 
     @classmethod
     def load(
@@ -88,7 +91,7 @@ class PRewriteDataset:
             for number, example in enumerate(examples, start=1)
         )
         dataset = cls.__new__(cls)
-        dataset._adopt(build_rows("memory", "row", records, RowFormat.build(), path=None))
+        dataset._adopt(build_rows("memory", Opened(records, "row"), RowFormat.build(), path=None))
         return dataset
 
     def _adopt(self, rows: Rows) -> None:
@@ -311,7 +314,7 @@ class Splits:
         return iter((self.train, self.dev, self.test))
 
     def notes(self) -> list[str]:
-        """Sentences on what was left out, empty if nothing was: for the command line and the report."""
+        """Sentences on what was left out, was guessed, or looks odd: for the command line and the report."""
         notes = [
             f"{count} of the {name} rows left out: they stand in {'test' if name == 'dev' else 'dev or test'} too"
             for name, count in self.dropped.items()
@@ -319,8 +322,23 @@ class Splits:
         ]
         sources = {part.source.name: part.source for part in (self.train, self.dev, self.test)}
         for source in sources.values():
+            notes += source.notes
             for rule, count in source.skipped.items():
                 notes.append(f"{source.name}: {count} bad rows left out: {rule} ({source.first_skipped[rule]})")
+        return notes + self._notes_on_labels()
+
+    def _notes_on_labels(self) -> list[str]:
+        notes = []
+        trained_on = self.train.gold_labels()
+        for instruction, labels in self.dev.gold_labels().items():
+            if new := [label for label in labels if label not in trained_on.get(instruction, labels)]:
+                notes.append(f"{show(instruction)}: dev rows have labels that no train row has: {', '.join(new)}")
+        for instruction, labels in trained_on.items():
+            if all(map(_NUMBER.fullmatch, labels)) and not mention(*labels).search(instruction):
+                notes.append(
+                    f"{show(instruction)}: the labels are numbers ({', '.join(labels)}), and the instruction does not "
+                    "say what they mean; write names as labels, or say in the instruction which number means what"
+                )
         return notes
 
     def to_json(self) -> dict[str, Any]:

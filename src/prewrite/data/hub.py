@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from prewrite.data.readers import BATCH_ROWS, Records
+from prewrite.data.columns import class_names, with_class_names
+from prewrite.data.readers import BATCH_ROWS, Opened, Records
 from prewrite.data.rows import RowFormat
 from prewrite.errors import DataError, MissingDependencyError
 
@@ -12,8 +14,8 @@ PREFIX = "hf:"
 _SPEC = re.compile(r"hf:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:@]+))?(?:@(?P<split>.+))?")
 
 
-def read_hub(source: str, row_format: RowFormat) -> Records:
-    """Records with their 1-based row. The split is `train` unless named; class labels come as their names.
+def open_hub(source: str, row_format: RowFormat) -> Opened:
+    """The records of a split, which is `train` unless named; class labels come as their names.
 
     Raises `DataError` if the data set cannot be had, `MissingDependencyError` without the package `datasets`.
     """
@@ -34,14 +36,20 @@ def read_hub(source: str, row_format: RowFormat) -> Records:
             f"{source}: the hub data set could not be loaded ({reason}); check the name, config and split, and the "
             "connection; without one, download it elsewhere, save it as JSONL or Parquet, and give that file"
         ) from None
+    except RuntimeError as error:  # what `datasets` says of data sets that are programs
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{source}: the hub data set could not be loaded ({reason}); where it is a program, prewrite does not run "
+            "it: download its Parquet files (on the hub: Files, branch refs/convert/parquet), and give those"
+        ) from None
     row_format.check_columns(rows.column_names, source)
-    rows = rows.select_columns([name for name in row_format.columns.values() if name in rows.column_names])
-    names = {column: kind.names for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)}
+    return Opened(_records(rows.select_columns(row_format.read_columns(rows.column_names))), "row")
+
+
+def _records(rows: Any) -> Records:
+    classes = class_names(rows.features.to_dict())
     number = 0
     for batch in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
         for record in batch.to_pylist():
             number += 1
-            for column, labels in names.items():  # -1 stands for "no label", as in the test sets of GLUE
-                label = record[column]
-                record[column] = labels[label] if label is not None and 0 <= label < len(labels) else None
-            yield number, record
+            yield number, with_class_names(record, classes)

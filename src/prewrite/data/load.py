@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from prewrite.data.dataset import PRewriteDataset, Splits
+from prewrite.data.faults import show
 from prewrite.data.hub import PREFIX
-from prewrite.data.readers import READERS
-from prewrite.data.rows import show
+from prewrite.data.readers import READERS, is_saved_dataset
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES
 from prewrite.errors import DataError
 
@@ -31,6 +31,8 @@ def load_splits(
 ) -> Splits:
     """Train, dev and test from `source`, which is a file, a hub id, or a folder that holds `train.*` and so on.
 
+    Folders that `datasets` saved are read too: of one data set as a file is, of several splits as a folder of files.
+
     What is not given is cut from the train rows at the proportions 60:20:20: all of it from one file 60/20/20, only
     test (or only dev) at 60:20, i.e. a quarter. `dev` and `test` win over the folder's files. A hub id is one split
     (`@train` unless named): give the others as `dev="hf:owner/name@validation"`.
@@ -44,7 +46,7 @@ def load_splits(
             single label, or several templates.
     """
     train_file: str | Path = source
-    if not str(source).startswith(PREFIX) and Path(source).is_dir():
+    if not str(source).startswith(PREFIX) and Path(source).is_dir() and not is_saved_dataset(Path(source)):
         found = _files_of(Path(source))
         if "train" not in found:
             names = ", ".join(sorted(file.name for file in Path(source).iterdir())) or "nothing"
@@ -84,6 +86,7 @@ def _files_of(folder: Path) -> dict[str, Path]:
     for split in SPLIT_NAMES:
         files = [folder / f"{stem}{suffix}" for stem in _FILE_STEMS[split] for suffix in READERS]
         files = [file for file in files if file.is_file()]
+        files += [folder / stem for stem in _FILE_STEMS[split] if is_saved_dataset(folder / stem)]
         if len(files) > 1:
             names = " and ".join(file.name for file in files)
             raise DataError(f"{folder} holds {names}, but {split} must be one file; move the others away")

@@ -1,7 +1,7 @@
-"""Files into records, one at a time, with the line that each stands on.
+"""Files into records, one at a time, with the line or row that each stands on.
 
 A fault of the file (encoding, compression, cut off) is a `DataError` at once; a fault of one row is yielded as a
-`BadRow`, so that the caller may count it and go on.
+`BadRow`, so that the caller may count it and go on. To read another format, write its reader and a line in `READERS`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ import codecs
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from prewrite.data.rows import BadRow, Record, RowFormat, show
+from prewrite.data.columns import Record, class_names, class_names_of_schema, with_class_names
+from prewrite.data.faults import BadRow, show
+from prewrite.data.rows import RowFormat
 from prewrite.errors import DataError
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -24,33 +29,63 @@ BATCH_ROWS = 16_384
 Records = Iterator[tuple[int, "Record | BadRow"]]
 
 
-def read_file(path: Path, row_format: RowFormat) -> Records:
-    """Records of `path` with their 1-based line (Parquet: row). Raises `DataError` if the file cannot be read."""
+class Opened(NamedTuple):
+    """A source that is about to be read."""
+
+    records: Records
+    """With their line or row, from 1."""
+    unit: str
+    """What those numbers count: `line` of a text file, `row` otherwise."""
+    notes: tuple[str, ...] = ()
+    """What was guessed about the source, to be told."""
+
+
+def open_file(path: Path, row_format: RowFormat) -> Opened:
+    """The records of a file, or of a folder that `datasets` saved. Raises `DataError` if it cannot be read."""
+    if is_saved_dataset(path):
+        return Opened(_saved_rows(path, row_format), "row")
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file, or load the folder's train, dev and test with load_splits")
     if not path.exists():
         raise DataError(f"{path} does not exist (looked in {Path.cwd()}); check the path")
-    return reader_of(path)(path, row_format)
-
-
-def reader_of(path: Path) -> Callable[[Path, RowFormat], Records]:
-    """The reader for the file's suffix. Raises `DataError` listing the known ones."""
     name = path.name.lower()
     for suffix, reader in READERS.items():
         if name.endswith(suffix):
-            return reader
+            return reader(path, row_format)
+    if name.endswith(_SPREADSHEETS):
+        raise DataError(f"{path} is a spreadsheet; save the sheet as CSV (UTF-8) in the program it is from, give that")
     raise DataError(f"{path}: unknown file type; the name must end in one of {', '.join(READERS)}")
 
 
-def _read_jsonl(path: Path, row_format: RowFormat) -> Records:
-    for number, line in _lines(path):
-        if line.isspace():
-            continue
-        if number == 1 and line.lstrip().startswith("["):
-            raise DataError(
-                f"{path}, line 1: a JSON array, but the rule is one JSON object per line; write it as JSONL"
-            )
-        yield number, _parse_json(line)
+def _json_lines(path: Path, row_format: RowFormat) -> Opened:
+    """One JSON object a line; or, where the file is no such thing but one JSON value, the list of rows in it."""
+    lines = _lines(path)
+    begin = list(_up_to_text(lines))
+    if begin and _begins_a_value(begin[-1][1]):
+        return _json_rows(path)
+    return Opened(_objects(chain(begin, lines)), "line")
+
+
+def _up_to_text(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """The lines up to the first that is not blank."""
+    for number, line in lines:
+        yield number, line
+        if not line.isspace():
+            return
+
+
+def _begins_a_value(line: str) -> bool:
+    """Whether a first line begins a list of rows, or an object that is not closed on it."""
+    line = line.strip()
+    if line.startswith("["):
+        return not _is_json(line) or all(isinstance(row, dict) for row in json.loads(line))
+    return line.startswith("{") and line[-1] in "{[," and not _is_json(line.rstrip(","))
+
+
+def _objects(lines: Iterator[tuple[int, str]]) -> Records:
+    for number, line in lines:
+        if not line.isspace():
+            yield number, _parse_json(line)
 
 
 def _parse_json(line: str) -> Record | BadRow:
@@ -58,17 +93,86 @@ def _parse_json(line: str) -> Record | BadRow:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
-        return BadRow(None, f"{show(line.strip())} is not JSON ({error})", rule, "correct the line or drop it")
+        remedy = (
+            "remove the comma at its end" if _is_json(line.rstrip().rstrip(",")) else "correct the line or drop it"
+        )
+        return BadRow(None, f"{show(line.strip())} is not JSON ({error})", rule, remedy)
     if not isinstance(record, dict):
         return BadRow(None, f"got {show(record)}", rule, 'write it as {"input": ..., "output": ...}')
     return record
 
 
-def _read_csv(path: Path, row_format: RowFormat) -> Records:
-    """Comma-separated with a header; an empty cell is a missing value."""
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_rows(path: Path) -> Opened:
+    text = "".join(line for _, line in _lines(path))
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        comma = re.search(r",\s*[\]}]", text)
+        remedy = "remove the comma before the closing bracket" if comma else "correct it, or write one object per line"
+        raise DataError(f"{path}: not valid JSON ({error}); {remedy}") from None
+    return _rows_of(whole, path)
+
+
+def _rows_of(whole: Any, path: Path) -> Opened:
+    """The rows in one value: a list, or an object with one list of objects in it."""
+    notes: tuple[str, ...] = ()
+    if isinstance(whole, dict):
+        lists = {name: value for name, value in whole.items() if isinstance(value, list) and value}
+        lists = {name: value for name, value in lists.items() if all(isinstance(item, dict) for item in value)}
+        lists = {"tests": lists["tests"]} if "tests" in lists else lists  # of a promptfoo configuration
+        if len(lists) != 1:
+            raise DataError(
+                f"{path}: one object with {len(lists)} lists of rows in it ({', '.join(map(str, whole)) or 'empty'}), "
+                "but there must be one; write the rows as JSONL, one object per line"
+            )
+        ((name, whole),) = lists.items()
+        notes = (f"{path}: the rows are those of {name!r}",)
+    if not isinstance(whole, list):
+        raise DataError(f"{path}: got {show(whole)}, but the file must hold a list of rows; write them as JSONL")
+    rule, remedy = "each row must be an object", 'write it as {"input": ..., "output": ...}'
+    rows = (row if isinstance(row, dict) else BadRow(None, f"got {show(row)}", rule, remedy) for row in whole)
+    return Opened(enumerate(rows, start=1), "row", notes)
+
+
+def _yaml(path: Path, row_format: RowFormat) -> Opened:
+    """A YAML list of rows, or a promptfoo configuration with its tests."""
+    import yaml
+
+    try:
+        whole = yaml.safe_load("".join(line for _, line in _lines(path)))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct it") from None
+    return _rows_of(whole, path)
+
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def _delimited(path: Path, row_format: RowFormat) -> Opened:
+    """A header and cells, between commas, semicolons, tabs or bars; an empty cell is a missing value."""
+    first = next(_lines(path), (1, ""))[1]
+    delimiter = max(_DELIMITERS, key=lambda mark: _fit(next(csv.reader([first], delimiter=mark), []), row_format))
+    notes = () if delimiter == "," else (f"{path}: read as cells between {_DELIMITERS[delimiter]}",)
+    return Opened(_rows_of_cells(path, row_format, delimiter), "line", notes)
+
+
+def _fit(header: list[str], row_format: RowFormat) -> tuple[int, int]:
+    """How well a header fits: how many of our columns it has, then how many columns at all."""
+    return len(row_format.read_columns(header)), len(header)
+
+
+def _rows_of_cells(path: Path, row_format: RowFormat, delimiter: str) -> Records:
     old_limit = csv.field_size_limit(MAX_LINE_BYTES)  # the module's 128 KiB would refuse long inputs
     try:
-        reader = csv.reader((line for _, line in _lines(path)), strict=True)
+        reader = csv.reader((line for _, line in _lines(path)), strict=True, delimiter=delimiter)
         header = next(reader, None)
         if header is None:
             return
@@ -81,7 +185,9 @@ def _read_csv(path: Path, row_format: RowFormat) -> Records:
                 pass
             elif len(cells) != len(header):
                 rule = f"a row must have the header's {len(header)} cells"
-                yield first, BadRow(None, f"got {len(cells)} cells", rule, "put quotes around cells with commas")
+                spare = len(cells) == len(header) + 1 and not cells[-1]
+                remedy = "remove the mark at its end" if spare else "put quotes around cells with commas"
+                yield first, BadRow(None, f"got {len(cells)} cells", rule, remedy)
             else:
                 yield first, {name: cell or None for name, cell in zip(header, cells, strict=True)}
             first = reader.line_num + 1
@@ -91,7 +197,11 @@ def _read_csv(path: Path, row_format: RowFormat) -> Records:
         csv.field_size_limit(old_limit)
 
 
-def _read_parquet(path: Path, row_format: RowFormat) -> Records:
+def _parquet(path: Path, row_format: RowFormat) -> Opened:
+    return Opened(_parquet_rows(path, row_format), "row")
+
+
+def _parquet_rows(path: Path, row_format: RowFormat) -> Records:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -100,14 +210,42 @@ def _read_parquet(path: Path, row_format: RowFormat) -> Records:
         with pq.ParquetFile(path, memory_map=True) as file:
             names = file.schema_arrow.names
             row_format.check_columns(names, str(path))
-            wanted = [column for column in row_format.columns.values() if column in names]
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+            classes = class_names_of_schema(file.schema_arrow.metadata)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=row_format.read_columns(names)):
                 for record in batch.to_pylist():
                     number += 1
-                    yield number, record
+                    yield number, with_class_names(record, classes)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a readable Parquet file ({reason}) after row {number}; write it again") from None
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether it is a folder that `Dataset.save_to_disk` of the package `datasets` wrote."""
+    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _saved_rows(path: Path, row_format: RowFormat) -> Records:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
+        classes = class_names(info.get("features") or {})
+        for part in state["_data_files"]:
+            with pa.memory_map(str(path / Path(part["filename"]).name)) as file, pa.ipc.open_stream(file) as stream:
+                row_format.check_columns(stream.schema.names, str(path))
+                wanted = row_format.read_columns(stream.schema.names)
+                for batch in stream:
+                    for record in batch.select(wanted).to_pylist():
+                        number += 1
+                        yield number, with_class_names(record, classes)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{path}: not a data set that can be read ({reason}) after row {number}; save it again"
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -127,6 +265,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
     if number == 1:
+        if raw.startswith(b"PK\x03\x04"):
+            raise DataError(f"{path} is a zip file or a spreadsheet, whatever its name; save it as CSV or JSONL")
         if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
             raise DataError(f"{path}: not UTF-8 but probably UTF-16; convert it: iconv -f UTF-16 -t UTF-8 in > out")
         raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -135,15 +275,22 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}, line {number}: byte 0x{raw[error.start]:02x} at position {error.start} is not UTF-8; "
-            "if the file is Latin-1, convert it: iconv -f LATIN1 -t UTF-8 in > out"
+            "files of Windows and Excel are mostly Windows-1252, which holds Latin-1 too: "
+            "iconv -f WINDOWS-1252 -t UTF-8 in > out"
         ) from None
 
 
-READERS: dict[str, Callable[[Path, RowFormat], Records]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".json.gz": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
+READERS: dict[str, Callable[[Path, RowFormat], Opened]] = {
+    ".jsonl": _json_lines,
+    ".json": _json_lines,
+    ".jsonl.gz": _json_lines,
+    ".json.gz": _json_lines,
+    ".parquet": _parquet,
+    ".csv": _delimited,
+    ".tsv": _delimited,
+    ".csv.gz": _delimited,
+    ".tsv.gz": _delimited,
+    ".yaml": _yaml,
+    ".yml": _yaml,
 }
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")

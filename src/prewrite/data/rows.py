@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple, cast
 
+from prewrite.data.columns import Column, Missing, Record
+from prewrite.data.faults import BadRow, show
+from prewrite.data.shapes import SHAPES, fields_of_shape
 from prewrite.errors import ConfigError, DataError
 from prewrite.types import TASKS, Task, kind_of_task
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+\.0")
 FIELDS = ("instruction", "input", "output", "task", "template", "choices", "id")
-Record = Mapping[str, object]
-
-
-class BadRow(Exception):
-    """One row breaks a rule. `skip_bad_rows` counts it under its rule; otherwise it becomes a `DataError`."""
-
-    def __init__(self, field: str | None, problem: str, rule: str, remedy: str):
-        super().__init__(problem)
-        self.field, self.problem, self.remedy = field, problem, remedy
-        self.rule = f"{field} {rule}" if field else rule
-        """What bad rows are counted by, e.g. `output must be given`."""
-        self.text = f"{problem}, but {'it ' if field else ''}{rule}; {remedy}"
-
-    def at(self, place: str) -> str:
-        """The whole message; `place` names file and line."""
-        return f"{place}, field {self.field!r}: {self.text}" if self.field else f"{place}: {self.text}"
 
 
 class Row(NamedTuple):
@@ -49,7 +39,7 @@ class Row(NamedTuple):
 class RowFormat:
     """How the records of one source become rows."""
 
-    columns: Mapping[str, str]
+    columns: Mapping[str, Column]
     """Our field -> the source's column, for every one of `FIELDS`."""
     instruction: str | None = None
     """For rows that have none."""
@@ -71,30 +61,42 @@ class RowFormat:
             raise ConfigError(f"task: unknown task {task!r}; it must be one of {', '.join(TASKS)}")
         if instruction is not None and not instruction.strip():
             raise ConfigError("instruction: must not be blank; give the text that is to be rewritten, or leave it out")
-        columns = {field: field for field in FIELDS} | dict(column_map or {})
-        return cls(columns, instruction, cast("Task | None", task))
+        named = {field: field for field in FIELDS} | dict(column_map or {})
+        return cls(
+            {field: Column.parse(text, field) for field, text in named.items()}, instruction, cast("Task | None", task)
+        )
 
     def check_columns(self, names: Iterable[str], source: str) -> None:
         """Raise `DataError` if a source with fixed columns lacks one that every row needs."""
         names = list(names)
         required = ["input", "output"] + ([] if self.instruction else ["instruction"])
-        mapped = [field for field, column in self.columns.items() if column != field]
-        for field in dict.fromkeys(required + mapped):
-            if self.columns[field] not in names:
+        mapped = [field for field, column in self.columns.items() if column.text != field]
+        for field in dict.fromkeys(mapped if set(names) & set(SHAPES) else required + mapped):
+            if self.columns[field].among(names) is None:
                 raise DataError(
-                    f"{source}: there is no column {self.columns[field]!r} for the field {field!r}; "
+                    f"{source}: there is no column {self.columns[field].name!r} for the field {field!r}; "
                     f"the columns are {', '.join(map(str, names)) or 'none'}; {_remedy_for_missing(field)}"
                 )
 
+    def read_columns(self, names: Iterable[str]) -> list[str]:
+        """Those of the source's columns that rows are made of."""
+        names = list(names)
+        wanted = {column.among(names) for column in self.columns.values()} | set(SHAPES)
+        return [name for name in names if name in wanted]
+
     def parse(self, record: Record) -> Row:
         """The row in `record`. Raises `BadRow` naming the first rule that it breaks."""
-        columns = self.columns
-        instruction = record.get(columns["instruction"])
+        if any(self.columns[field].among(record) is None for field in ("input", "output")):
+            record = {
+                **record,
+                **{name: value for name, value in fields_of_shape(record).items() if name not in record},
+            }
+        instruction = self._value("instruction", record)
         if instruction is None:
             instruction = self.instruction
-        template = self._template(record.get(columns["template"]))
-        choices = self._choices(record.get(columns["choices"]))
-        task = self._task(record.get(columns["task"]), choices)
+        template = self._template(self._value("template", record))
+        choices = self._choices(self._value("choices", record))
+        task = self._task(self._value("task", record), choices)
         output = self._output(record, task == "classification")
         if choices is not None:
             stray = [answer for answer in output if answer not in choices]
@@ -103,10 +105,10 @@ class RowFormat:
                     "output", f"got {show(stray[0])}", "must be one of the row's choices",
                     f"the choices are {show(list(choices))}; correct the answer or add it to them",
                 )  # fmt: skip
-        row_id = record.get(columns["id"])
+        row_id = self._value("id", record)
         return Row(
             instruction=_prose("instruction", self._given("instruction", instruction, record)),
-            input=_text("input", self._given("input", record.get(columns["input"]), record)),
+            input=_text("input", self._given("input", self._value("input", record), record)),
             output=output,
             task=task,
             template=template,
@@ -114,11 +116,17 @@ class RowFormat:
             id=None if row_id is None else _text("id", row_id),
         )
 
+    def _value(self, field: str, record: Record) -> object:
+        try:
+            return self.columns[field].value(record)
+        except Missing as missing:
+            raise BadRow(field, str(missing), "must be given", "correct its place in column_map") from None
+
     def _given(self, field: str, value: object, record: Record) -> object:
         if value is None:
             column = self.columns[field]
-            state = f"column {column!r} is " + ("empty (null)" if column in record else "missing")
-            found = ", ".join(map(str, record)) or "none"
+            state = f"column {column.text!r} is " + ("missing" if column.among(record) is None else "empty (null)")
+            found = ", ".join(_places(record)) or "none"
             raise BadRow(field, state, "must be given", f"the row's columns are {found}; {_remedy_for_missing(field)}")
         return value
 
@@ -139,9 +147,10 @@ class RowFormat:
             ) from None  # fmt: skip
 
     def _output(self, record: Record, is_label: bool) -> list[str]:
-        value = self._given("output", record.get(self.columns["output"]), record)
+        value = _answer_text(self._given("output", self._value("output", record), record))
         if not isinstance(value, list | tuple):
-            return [_text("output", value).strip()]
+            text = _text("output", value).strip()
+            return [_label(text) if is_label else text]
         if is_label:
             raise BadRow(
                 "output", f"got the list {show(value)}", "must be one label where the task is classification",
@@ -149,7 +158,7 @@ class RowFormat:
             )  # fmt: skip
         if not value:
             raise BadRow("output", "got an empty list", "must hold at least one answer", "give one or drop the row")
-        return list(dict.fromkeys(_text("output", answer).strip() for answer in value))
+        return list(dict.fromkeys(_text("output", _answer_text(answer)).strip() for answer in value))
 
     @staticmethod
     def _template(value: object) -> str | None:
@@ -175,7 +184,7 @@ class RowFormat:
                 raise BadRow("choices", f"got {show(value)}", rule, remedy) from None
         if not isinstance(value, list | tuple):
             raise BadRow("choices", f"got {show(value)}", rule, remedy)
-        labels = tuple(_text("choices", label).strip() for label in value)
+        labels = tuple(_label(_text("choices", label).strip()) for label in value)
         if len(set(labels)) != len(labels) or len(labels) < 2:
             raise BadRow("choices", f"got {show(value)}", rule, remedy)
         return labels
@@ -187,14 +196,24 @@ def decode_choices(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
-def show(value: object, width: int = 60) -> str:
-    """`value` for a message, cut to `width` characters, so that a long row does not flood the terminal."""
-    text = repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _places(record: Record) -> Iterator[str]:
+    """What a `column_map` can name: the columns, and the parts of those that hold objects."""
+    for name, value in record.items():
+        yield from (f"{name}.{part}" for part in value) if isinstance(value, dict) else (str(name),)
+
+
+def _label(text: str) -> str:
+    """Whole numbers as such: a column that was read as decimal numbers holds the labels 0 and 1 as 0.0 and 1.0."""
+    return text[:-2] if _WHOLE_NUMBER.fullmatch(text) else text
+
+
+def _answer_text(value: object) -> object:
+    """The text or texts of an answer that has other parts too, as the `answers` of SQuAD have."""
+    return value["text"] if isinstance(value, dict) and "text" in value else value
 
 
 def _text(field: str, value: object) -> str:
-    """A text, or a number or boolean as JSON writes it: 7 -> '7', true -> 'true'."""
+    """A text, or a number or boolean as JSON writes it: 7 -> '7', 7.0 -> '7', true -> 'true'."""
     if isinstance(value, str):
         return _checked(field, value)
     if isinstance(value, bool):
@@ -204,7 +223,9 @@ def _text(field: str, value: object) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise BadRow(field, f"got {value}", "must be finite where it is a number", "correct it or drop the row")
-        return repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return format(value.normalize(), "f")
     raise BadRow(field, f"got {_kind(value)} {show(value)}", "must be text or a number", "correct it or drop the row")
 
 

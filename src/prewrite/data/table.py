@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from prewrite.data.readers import BATCH_ROWS, Records
-from prewrite.data.rows import BadRow, Row, RowFormat
+from prewrite.data.faults import BadRow
+from prewrite.data.readers import BATCH_ROWS, Opened
+from prewrite.data.rows import Row, RowFormat
 from prewrite.errors import DataError
 
 # Texts that many rows share are stored once each (dictionary encoding). `large_` types: more than 2 GiB of text.
@@ -39,11 +41,13 @@ class Source:
     unit: str
     """What `line` counts: `line` of a text file, `row` otherwise; both from 1."""
     sha256: str
-    """Of the file's bytes; of the rows as JSON lines for the hub and for memory."""
+    """Of the file's bytes; of the rows as JSON lines for the hub, a saved folder, and memory."""
     skipped: Mapping[str, int]
     """Rows left out because of `skip_bad_rows`, by the rule that they broke."""
     first_skipped: Mapping[str, str]
     """The message of the first row left out, by rule."""
+    notes: tuple[str, ...] = ()
+    """What was guessed in reading, and what the settings did not reach."""
 
     def place(self, line: int) -> str:
         """`data/train.jsonl, line 7`."""
@@ -59,12 +63,13 @@ class Rows:
 
 
 def build_rows(
-    name: str, unit: str, records: Records, row_format: RowFormat, *, skip_bad_rows: bool = False, path: Path | None
+    name: str, opened: Opened, row_format: RowFormat, *, skip_bad_rows: bool = False, path: Path | None
 ) -> Rows:
     """Check records and store them. `path` is the file behind them, if there is one.
 
     Raises `DataError` at the first bad row unless `skip_bad_rows`, and if no row is good.
     """
+    unit = opened.unit
     skipped: dict[str, int] = {}
     first_skipped: dict[str, str] = {}
 
@@ -77,7 +82,7 @@ def build_rows(
 
     batches: list[pa.RecordBatch] = []
     seen = 0
-    while chunk := list(islice(records, BATCH_ROWS)):
+    while chunk := list(islice(opened.records, BATCH_ROWS)):
         rows, numbers, lines = [], [], []
         for offset, (line, record) in enumerate(chunk):
             try:
@@ -102,8 +107,16 @@ def build_rows(
     if "id must be unique" in skipped:
         table = table.take(_first_of_each_id(table))
     table = table.drop_columns(["id"])
-    digest = sha256_of_rows(table) if path is None else sha256_of_file(path)
-    return Rows(table, Source(name, unit, digest, skipped, first_skipped))
+    digest = sha256_of_file(path) if path is not None and path.is_file() else sha256_of_rows(table)
+    notes = (*opened.notes, *_instruction_not_used(name, table, row_format))
+    return Rows(table, Source(name, unit, digest, skipped, first_skipped, notes))
+
+
+def _instruction_not_used(name: str, table: pa.Table, row_format: RowFormat) -> Iterable[str]:
+    if row_format.instruction is not None:
+        own = pc.sum(pc.not_equal(table["instruction"], row_format.instruction)).as_py()
+        if own:
+            yield f"{name}: {own} of {len(table)} rows bring an instruction of their own; the one given is not theirs"
 
 
 def _raise(bad: BadRow) -> Row:

@@ -116,7 +116,10 @@ def open_rows(config: TaskConfig, split: str, instruction: str | None = None) ->
     """
     if len(config.dataset) > 1:
         raise ConfigError(f"{len(config.dataset)} data sets are given; this command takes one")
-    rows: PRewriteDataset = getattr(open_splits(config)[0], split)
+    (splits,) = open_splits(config)
+    for note in splits.notes():
+        logger.warning("%s", note)
+    rows: PRewriteDataset = getattr(splits, split)
     by_instruction = rows.by_instruction()
     if instruction in by_instruction:
         return by_instruction[instruction]

@@ -43,7 +43,7 @@ class DataConfig:
     hold_out_test: bool = option(
         True, "keep test rows; without them train and dev get all rows, and the gain is estimated from dev"
     )
-    column_map: dict[str, str] = option({}, "our field to your column, e.g. input=text output=label")
+    column_map: dict[str, str] = option({}, "our field to your column or a place in it, e.g. output=answers.text")
     instruction: str | None = option(None, "initial instruction for rows that have none", common=True)
     task: str | None = option(None, "kind of task for rows that have none", choices=TASKS)
     skip_bad_rows: bool = option(False, "leave bad rows out and count them, instead of stopping at the first")
