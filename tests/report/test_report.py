@@ -59,6 +59,7 @@ def test_the_rewrite_is_compared_with_every_baseline(run):
         told = f"{signed(gain['mean'])} ({signed(gain['low'])} to {signed(gain['high'])}), p {pvalue(gain['p_value'])}"
         assert any(name in line.replace("\\", "") and line.endswith(f"| {told} |") for line in text.splitlines())
     assert "<th>rewrite over it</th>" in page and "its p stands as it is" in page
+    assert "The p of rewrite against initial stands as it is; the others are Holm-corrected together." in text
 
 
 def test_without_baselines_there_is_no_column_for_them(tmp_path):

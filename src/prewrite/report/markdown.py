@@ -92,6 +92,9 @@ def _scores(scores: dict[str, Any]) -> list[str]:
     head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
     head += [f"{cell(scores['main']['name'])} over it"] if compared else []
     below = f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."
+    if compared:
+        pair = f"{cell(scores['main']['name'])} against {cell(scores['baseline']['name'])}"
+        below += f" The p of {pair} stands as it is; the others are Holm-corrected together."
     return [table(head, rows), below, *([cell(scores["calibrated"])] if scores["calibrated"] else [])]
 
 
