@@ -1,4 +1,4 @@
-"""The one place where a rewrite meets the task.
+"""The one place where a prompt meets the task.
 
 Reward, search, dev stopping and final evaluation all call `Evaluator`, so they cannot disagree about what a prompt
 looks like, how an answer is read, or what counts as right.
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
-from prewrite.scoring.templates import TASK_TEMPLATE, check_task_template
+from prewrite.scoring.prompt import TaskPrompt
+from prewrite.scoring.templates import TASK_TEMPLATE
 from prewrite.task_models.base import TaskModel
-from prewrite.text import fill
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
 EMPTY_NATS = -10.0
@@ -24,8 +24,12 @@ EMPTY_NATS = -10.0
 whose every token was a draw from 22,000. A finite number, so that one empty rewrite does not drown the others."""
 
 
+Prompts = Sequence[str | TaskPrompt]
+"""What is scored: whole prompts, or wordings of an instruction, which the evaluator's `around` makes whole."""
+
+
 class Evaluator:
-    """Scores rewrites on examples with a frozen task model.
+    """Scores prompts on examples with a frozen task model.
 
     Args:
         task_model: any backend or wrapper.
@@ -35,6 +39,8 @@ class Evaluator:
             backend's own structured output. `generate`: free text and a parser. `auto`: `likelihood` for
             classification where the backend scores labels, `constrained` where it only constrains, else `generate`.
         template: the task prompt, with the slots `{instruction}` and `{input}`.
+        around: the other parts of the prompt that a bare instruction is scored in; by default `template` alone. Its
+            template goes before `template`.
 
     These are different scorers: one evaluator reads every answer of a kind of task in one way, named by `decoding_of`.
     """
@@ -46,16 +52,20 @@ class Evaluator:
         metric: str = "auto",
         decoding: str = "auto",
         template: str = TASK_TEMPLATE,
+        around: TaskPrompt | None = None,
     ):
         if decoding not in ("auto", *DECODINGS):
             raise ConfigError(f"decoding {decoding!r} is unknown; choose one of auto, {', '.join(DECODINGS)}")
         if metric != "auto":
             get_metric(metric)
-        check_task_template(template)
         self.task_model = task_model
         self.metric = metric
         self.decoding = decoding
-        self.template = template
+        self.around = around or TaskPrompt("", template=template)
+
+    def prompt_of(self, prompt: str | TaskPrompt) -> TaskPrompt:
+        """The whole prompt: a bare instruction among the parts of `around`."""
+        return self.around.with_instruction(prompt) if isinstance(prompt, str) else prompt
 
     def decoding_of(self, example: RewriteExample) -> Decoding:
         """How answers to this kind of example are read. Raises `CapabilityError` if the backend cannot do it."""
@@ -81,33 +91,40 @@ class Evaluator:
         """The name of the metric that grades this example."""
         return metric_for(example.task) if self.metric == "auto" else self.metric
 
-    def prompt(self, rewrite: str, example: RewriteExample) -> str:
-        """The task prompt: the template with the rewrite and the input put in, in one pass."""
-        return fill(self.template, {"instruction": rewrite, "input": example.input})
+    def prompt(self, rewrite: str | TaskPrompt, example: RewriteExample) -> str:
+        """The text that the task model is sent."""
+        return self.prompt_of(rewrite).render(example.input)
 
-    def score(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
-        """Scores in [0, 1]; (rewrite, example)."""
+    def score(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
+        """Scores in [0, 1]; (prompt, example)."""
         answers = self.answers(rewrites, examples)
         return np.array([[answer.score for answer in row] for row in answers]).reshape(len(rewrites), len(examples))
 
-    def answers(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> list[list[Answer]]:
-        """The graded answers; [rewrite][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked."""
-        asked: dict[tuple[str, RewriteExample], Answer] = {}
-        jobs: dict[tuple[Decoding, tuple[str, ...]], list[tuple[str, RewriteExample]]] = {}
-        for rewrite in dict.fromkeys(rewrites):
+    def answers(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> list[list[Answer]]:
+        """The graded answers; [prompt][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked."""
+        prompts = [self.prompt_of(rewrite) for rewrite in rewrites]
+        asked: dict[tuple[TaskPrompt, RewriteExample], Answer] = {}
+        jobs: dict[tuple[Decoding, tuple[str, ...]], list[tuple[TaskPrompt, RewriteExample]]] = {}
+        for prompt in dict.fromkeys(prompts):
             for example in dict.fromkeys(examples):
-                if rewrite.strip():
-                    decoding = self.decoding_of(example)
-                    choices = () if decoding == "generate" else example.choices or ()
-                    jobs.setdefault((decoding, choices), []).append((rewrite, example))
+                if prompt.empty:
+                    asked[prompt, example] = Answer(prompt="", output="", prediction="", score=0.0)
                 else:
-                    asked[rewrite, example] = Answer(prompt="", output="", prediction="", score=0.0)
+                    decoding = self.decoding_of(example)
+                    if prompt.label_offsets is not None and example.choices and decoding != "likelihood":
+                        raise CapabilityError(
+                            f"the prompt has label offsets, which need label log-probabilities, and {decoding!r} "
+                            f"decoding of {self.task_model.name} has none; choose a task model that scores labels, or "
+                            "drop the offsets"
+                        )
+                    choices = () if decoding == "generate" else example.choices or ()
+                    jobs.setdefault((decoding, choices), []).append((prompt, example))
         for (decoding, choices), pairs in jobs.items():
             for pair, answer in zip(pairs, self._ask(decoding, choices, pairs), strict=True):
                 asked[pair] = answer
-        return [[asked[rewrite, example] for example in examples] for rewrite in rewrites]
+        return [[asked[prompt, example] for example in examples] for prompt in prompts]
 
-    def target_logprobs(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
+    def target_logprobs(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
         """Mean log-probability per token of the first gold answer, at most 0; (rewrite, example).
 
         Its negative is the log-perplexity of the paper's appendix D. An empty rewrite is the rewriter's fault: nothing
@@ -116,23 +133,25 @@ class Evaluator:
         """
         if "target_logprobs" not in self.task_model.capabilities:
             raise CapabilityError(f"{self.task_model.name} cannot score a given text, which perplexity rewards need")
-        asked = {rewrite: index for index, rewrite in enumerate(dict.fromkeys(filter(str.strip, rewrites)))}
-        prompts = [self.prompt(rewrite, example) for rewrite in asked for example in examples]
+        whole = [self.prompt_of(rewrite) for rewrite in rewrites]
+        asked = {prompt: index for index, prompt in enumerate(dict.fromkeys(p for p in whole if not p.empty))}
+        prompts = [prompt.render(example.input) for prompt in asked for example in examples]
         targets = [example.targets[0] for _ in asked for example in examples]
         values = self.task_model.target_logprobs(prompts, targets) if asked else []
         found = np.array(values, dtype=np.float64).reshape(len(asked), len(examples))
         empty = found.min(axis=0, initial=EMPTY_NATS)
-        rows = [found[asked[rewrite]] if rewrite in asked else empty for rewrite in rewrites]
+        rows = [found[asked[prompt]] if prompt in asked else empty for prompt in whole]
         return np.array(rows).reshape(len(rewrites), len(examples))
 
     def _ask(
-        self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[tuple[str, RewriteExample]]
+        self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[tuple[TaskPrompt, RewriteExample]]
     ) -> list[Answer]:
-        prompts = [self.prompt(rewrite, example) for rewrite, example in pairs]
+        prompts = [prompt.render(example.input) for prompt, example in pairs]
         examples = [example for _, example in pairs]
         if decoding == "likelihood":
             table = self.task_model.label_logprobs(prompts, choices)
-            outputs = [choices[int(best)] for best in table.argmax(axis=1)]  # a tie goes to the earlier label
+            offsets = np.array([prompt.offsets_of(choices) for prompt, _ in pairs])
+            outputs = [choices[int(best)] for best in (table - offsets).argmax(axis=1)]  # a tie: the earlier label
             logprobs = [tuple(map(float, row)) for row in table]
             return [
                 self._graded(prompt, output, output, example, row)

@@ -1,0 +1,262 @@
+"""Searching the whole prompt: wording, answer line, exemplars and label offsets, within a budget of task-model calls.
+
+Two halvings share one board, so that no row is asked for twice. The first tries structures (answer lines, sets of
+exemplars, where they stand) around the initial instruction; the second tries wordings in the best structures. The
+initial prompt competes in every round and is kept unless another is better on dev rows. Exemplars come from training
+rows, the choice from dev rows; test rows are not seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+
+from prewrite.choosing.exemplars import random_sets, set_sizes
+from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_rounds
+from prewrite.errors import ConfigError
+from prewrite.scoring.answer_lines import answer_lines
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.offsets import Offsets, calibrated_logprob, choose_offsets, gold_indices
+from prewrite.scoring.prompt import LAYOUTS, TaskPrompt
+from prewrite.types import Answer, RewriteExample
+
+Part = Literal["instruction", "answer_line", "exemplars", "offsets"]
+PARTS: tuple[Part, ...] = ("instruction", "answer_line", "exemplars", "offsets")
+
+WORDING_SHARE = 0.35
+"""Of the calls, what the wordings get: exemplars and offsets bring most of the gain."""
+STRUCTURES = 2
+"""So many of the best structures are tried with every wording."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCandidate:
+    """A prompt that may be chosen, and where it came from."""
+
+    prompt: TaskPrompt
+    source: str
+    """`initial`, `answer line`, `exemplars`, or where its wording came from: `greedy`, `sample`, `rollout`, `file`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The prompt of a search, and what it rests on."""
+
+    prompt: TaskPrompt
+    """The chosen one, label offsets included where they won."""
+    initial: TaskPrompt
+    """The one that it started from."""
+    calibrated_initial: TaskPrompt
+    """The initial prompt with offsets of its own: what arithmetic alone brings."""
+    source: str
+    calls: int
+    """Task-model calls that the search made; at most its budget."""
+    rows: int
+    """Dev rows that the last comparison rests on."""
+    dev_scores: dict[str, float]
+    """Mean score on those rows of `initial` and of the chosen `prompt`; the latter flatters, since it was chosen."""
+    offsets: str
+    """How the chosen prompt's offsets were found: `none`, `batch` or `fitted`."""
+    events: tuple[dict[str, Any], ...]
+    """Every candidate and what became of it, for `candidates.jsonl`."""
+
+
+def plan_search(calls: int, rows: int, *, wordings: int) -> tuple[list[Round], list[Round]]:
+    """The rounds of both halvings; the second is empty without wordings, or where the calls are too few for it."""
+    pairs = STRUCTURES * wordings
+    for_wordings = int(WORDING_SHARE * calls) if pairs else 0
+    if for_wordings < 4 * FIRST_ROWS:
+        for_wordings = 0
+    first = plan_rounds(calls - for_wordings, rows)
+    return first, plan_rounds(for_wordings, rows, most=pairs + 1) if for_wordings else []
+
+
+def search_prompt(
+    evaluator: Evaluator,
+    initial: TaskPrompt,
+    examples: Sequence[RewriteExample],
+    *,
+    train_rows: Sequence[RewriteExample] = (),
+    wordings: Sequence[tuple[str, str]] = (),
+    parts: Sequence[Part] = PARTS,
+    calls: int = 1200,
+    seed: int = 0,
+) -> Found:
+    """The best prompt for the dev rows `examples` that `calls` task-model calls find.
+
+    Args:
+        initial: where the search starts; it always competes.
+        train_rows: where exemplars come from; without rows, no exemplars.
+        wordings: (text, where it came from) of other wordings of the instruction.
+        parts: what may change; the rest stays as `initial` has it.
+        calls: most task-model calls, a cached answer counted like a fresh one.
+        seed: of the sets of exemplars, the order of rows, and the folds in which offsets are chosen.
+
+    Raises `ConfigError` for no dev rows, unknown parts, or a budget that cannot compare two prompts.
+    """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ConfigError(f"part {unknown[0]!r} is unknown; choose from {', '.join(PARTS)}")
+    if not examples:
+        raise ConfigError("there are no dev rows to choose on; give at least one")
+    texts = [(text, source) for text, source in wordings if text.strip() and text != initial.instruction]
+    texts = list({text: (text, source) for text, source in reversed(texts)}.values())[::-1]
+    if "instruction" not in parts:
+        texts = []
+    first, second = plan_search(calls, len(examples), wordings=len(texts))
+
+    judge = _Judge(evaluator, examples, calls=calls, seed=seed)
+    start = judge.add(PromptCandidate(initial, "initial"))
+    for candidate in structures(initial, examples[0], train_rows, first[0].candidates - 1, parts=parts, seed=seed):
+        judge.add(candidate)
+    ranked = halve(judge.board, range(len(judge.candidates)), first, judge.worth, incumbent=start)
+    if second:
+        best = ranked[:STRUCTURES]
+        pairs = [
+            judge.add(PromptCandidate(judge.candidates[structure].prompt.with_instruction(text), source))
+            for (text, source), structure in product(texts, best)
+        ]
+        # The best structure so far is the one to beat; the initial prompt has seen as many rows already.
+        ranked = [*halve(judge.board, [*best[1:], *pairs], second, judge.worth, incumbent=best[0]), start]
+    return judge.conclude(ranked, start, offsets="offsets" in parts, seed=seed)
+
+
+def structures(
+    initial: TaskPrompt,
+    example: RewriteExample,
+    train_rows: Sequence[RewriteExample],
+    count: int,
+    *,
+    parts: Sequence[Part],
+    seed: int,
+) -> list[PromptCandidate]:
+    """Up to `count` prompts around the initial instruction: each answer line alone, then sets of exemplars.
+
+    Layouts, answer lines and sizes take turns over the sets, so that each meets many of them.
+    """
+    lines = [initial.answer_line]
+    if "answer_line" in parts:
+        lines += [
+            line
+            for line in answer_lines(initial.instruction, example.choices, example.task)
+            if line != initial.answer_line
+        ]
+    found = [PromptCandidate(replace(initial, answer_line=line), "answer line") for line in lines[1:]]
+    sizes = [size for size in set_sizes(len(example.choices or ())) if size <= len(train_rows) // 2]
+    more = count - len(found)
+    if "exemplars" in parts and sizes and more > 0:
+        ways = list(product(LAYOUTS, lines))
+        for number, exemplars in enumerate(random_sets(train_rows, sizes, more, seed=seed)):
+            layout, line = ways[number // len(sizes) % len(ways)]
+            prompt = replace(initial, exemplars=exemplars, layout=layout, answer_line=line)
+            found.append(PromptCandidate(prompt, "exemplars"))
+    return found[:count]
+
+
+class _Judge:
+    """Scores candidates on dev rows, and says how good each is by what it has seen."""
+
+    def __init__(self, evaluator: Evaluator, examples: Sequence[RewriteExample], *, calls: int, seed: int):
+        self.candidates: list[PromptCandidate] = []
+        self.examples = examples
+        self.labels = examples[0].choices or ()
+        self.budget = calls
+        self.board: Board[Answer] = Board(self._ask(evaluator), len(examples), seed=seed)
+        self._worth: dict[tuple[int, int], float] = {}
+
+    def add(self, candidate: PromptCandidate) -> int:
+        """The candidate's number; one that is there already keeps its own."""
+        for number, known in enumerate(self.candidates):
+            if known.prompt == candidate.prompt:
+                return number
+        self.candidates.append(candidate)
+        return len(self.candidates) - 1
+
+    def _ask(self, evaluator: Evaluator):  # type: ignore[no-untyped-def]
+        def ask(candidates: Sequence[int], rows: Sequence[int]) -> list[list[Answer]]:
+            prompts = [self.candidates[number].prompt for number in candidates]
+            return evaluator.answers(prompts, [self.examples[row] for row in rows])
+
+        return ask
+
+    def worth(self, candidate: int) -> float:
+        """The mean calibrated log-probability of the right label, or the mean score where labels are not scored."""
+        answers = self.board.results[candidate]
+        key = candidate, len(answers)
+        if key not in self._worth:
+            if self._scored(answers):
+                self._worth[key] = float(calibrated_logprob(*self._table(candidate)).mean())
+            else:
+                self._worth[key] = float(np.mean([answer.score for answer in answers]))
+        return self._worth[key]
+
+    def _scored(self, answers: Sequence[Answer]) -> bool:
+        return bool(self.labels) and all(answer.label_logprobs is not None for answer in answers)
+
+    def _table(self, candidate: int, rows: int | None = None):  # type: ignore[no-untyped-def]
+        """Label log-probabilities (row, label) and gold labels (row,) of what a candidate has seen."""
+        answers = self.board.results[candidate][:rows]
+        targets = [self.examples[row].targets for row in self.board.rows_of(candidate)[:rows].tolist()]
+        return np.array([answer.label_logprobs for answer in answers]), gold_indices(self.labels, targets)
+
+    def offsets(self, candidate: int, *, seed: int) -> Offsets | None:
+        """The offsets that suit a candidate; None where labels are not scored."""
+        if not self._scored(self.board.results[candidate]):
+            return None
+        return choose_offsets(*self._table(candidate), seed=seed)
+
+    def score(self, candidate: int, rows: int, offsets: Offsets | None) -> float:
+        """The mean score on the first rows as the prompt would be shipped."""
+        if offsets is None or offsets.method == "none":
+            return float(np.mean([answer.score for answer in self.board.results[candidate][:rows]]))
+        logprobs, gold = self._table(candidate, rows)
+        return float(((logprobs - offsets.values).argmax(axis=1) == gold).mean())
+
+    def conclude(self, ranked: Sequence[int], start: int, *, offsets: bool, seed: int) -> Found:
+        """Ship the best candidate, unless the initial prompt scores as well on the rows that both have seen."""
+        winner = ranked[0]
+        rows = min(len(self.board.results[winner]), len(self.board.results[start]))
+        shift = {number: self.offsets(number, seed=seed) if offsets else None for number in (start, winner)}
+        scores = {number: self.score(number, rows, shift[number]) for number in (start, winner)}
+        if winner != start and scores[winner] <= scores[start]:
+            winner = start
+        plain = self.score(start, rows, None)
+        shipped = {
+            number: _with_offsets(self.candidates[number].prompt, self.labels, shift[number]) for number in shift
+        }
+        chosen_offsets = shift[winner]
+        return Found(
+            prompt=shipped[winner],
+            initial=self.candidates[start].prompt,
+            calibrated_initial=shipped[start],
+            source=self.candidates[winner].source,
+            calls=self.board.calls,
+            rows=rows,
+            dev_scores={"initial": plain, "prompt": scores[winner]},
+            offsets=chosen_offsets.method if chosen_offsets is not None else "none",
+            events=tuple(self._events(winner)),
+        )
+
+    def _events(self, winner: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "index": number,
+                "source": candidate.source,
+                "prompt": candidate.prompt.to_json(),
+                "rows": len(answers),
+                "worth": round(self.worth(number), 6),
+                "score": float(np.mean([answer.score for answer in answers])),
+                "chosen": number == winner,
+            }
+            for number, candidate in enumerate(self.candidates)
+            if (answers := self.board.results.get(number))
+        ]
+
+
+def _with_offsets(prompt: TaskPrompt, labels: Sequence[str], offsets: Offsets | None) -> TaskPrompt:
+    if offsets is None or offsets.method == "none":
+        return prompt
+    return replace(prompt, label_offsets=tuple(zip(labels, np.round(offsets.values, 6).tolist(), strict=True)))

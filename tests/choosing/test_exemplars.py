@@ -1,0 +1,66 @@
+"""Sets of exemplars come from training rows alone, with labels as even as their size allows."""
+
+from collections import Counter
+
+import pytest
+
+from prewrite.choosing.exemplars import random_sets, set_sizes
+from prewrite.errors import ConfigError
+from prewrite.types import RewriteExample
+
+
+def labelled(count, labels=("a", "b", "c")):
+    return [
+        RewriteExample(
+            "i", f"{labels[n % len(labels)]} {n}", labels[n % len(labels)], "classification", choices=labels
+        )
+        for n in range(count)
+    ]
+
+
+def test_every_exemplar_is_a_training_row():
+    rows = labelled(60)
+    known = {(row.input, row.output) for row in rows}
+    sets = random_sets(rows, [3, 6], 40, seed=0)
+    assert len(sets) == 40
+    assert {tuple(exemplar) for chosen in sets for exemplar in chosen} <= known
+    assert all(len(set(chosen)) == len(chosen) for chosen in sets)
+
+
+def test_labels_are_even_and_sizes_take_turns():
+    for number, chosen in enumerate(random_sets(labelled(60), [3, 6], 20, seed=0)):
+        counts = Counter(exemplar.output for exemplar in chosen)
+        assert counts == dict.fromkeys("abc", 1 if number % 2 == 0 else 2)
+
+
+def test_a_set_smaller_than_the_labels_holds_different_ones():
+    for chosen in random_sets(labelled(60), [2], 20, seed=0):
+        assert len({exemplar.output for exemplar in chosen}) == 2
+
+
+def test_the_seed_decides():
+    rows = labelled(60)
+    assert random_sets(rows, [3], 5, seed=1) == random_sets(rows, [3], 5, seed=1) != random_sets(rows, [3], 5, seed=2)
+
+
+def test_the_longest_rows_are_not_shown():
+    rows = [*labelled(54), *(RewriteExample("i", "x" * 500, "a", "classification") for _ in range(6))]
+    assert all(len(exemplar.input) < 500 for chosen in random_sets(rows, [3], 50, seed=0) for exemplar in chosen)
+
+
+def test_open_answers_are_drawn_without_labels():
+    rows = [RewriteExample("i", f"question {n}", (f"answer {n}", "other"), "qa") for n in range(20)]
+    chosen = random_sets(rows, [4], 1, seed=0)[0]
+    assert all(exemplar.output == exemplar.input.replace("question", "answer") for exemplar in chosen)
+
+
+def test_too_few_rows_are_an_error():
+    with pytest.raises(ConfigError, match="sets of up to 8 exemplars need as many training rows, and there are 5"):
+        random_sets(labelled(5), [2, 8], 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes"), [(0, [2, 4, 8]), (2, [2, 4, 8]), (3, [3, 6]), (5, [5, 10]), (6, [6]), (7, [7])]
+)
+def test_sizes_follow_the_number_of_labels(labels, sizes):
+    assert set_sizes(labels) == sizes

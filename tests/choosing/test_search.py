@@ -1,0 +1,111 @@
+"""A search of whole prompts: exemplars from training rows, the choice on dev rows, no call more than it may."""
+
+import numpy as np
+import pytest
+
+from prewrite.choosing.halving import calls_of
+from prewrite.choosing.search import plan_search, search_prompt, structures
+from prewrite.errors import ConfigError
+from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.prompt import TaskPrompt
+from prewrite.task_models.counting import CountingTaskModel
+from prewrite.task_models.scripted import ScriptedTaskModel
+from prewrite.types import RewriteExample
+
+LABELS = ("yes", "no")
+
+
+def rows_of(split, count):
+    return [
+        RewriteExample("Decide.", f"{split} {n} {LABELS[n % 2]}", LABELS[n % 2], "classification", choices=LABELS)
+        for n in range(count)
+    ]
+
+
+def biased_model(*, bias=0.0, exemplars_help=False, word=None):
+    """Knows the label that ends the input by half a nat; exemplars, or a word in the instruction, add two nats."""
+
+    def score(prompt, labels):
+        head, _, query = prompt.rpartition("Input: ")
+        sure = 0.5 + 2.0 * (exemplars_help and "Output:" in head) + 2.0 * (word is not None and word in head)
+        noise = np.random.default_rng(list(prompt.encode())).normal(0, 1.0, len(labels))
+        gold = query.removesuffix("\nOutput:").rpartition(" ")[2]
+        return [sure * (label == gold) + bias * (label == "yes") + e for label, e in zip(labels, noise, strict=True)]
+
+    return CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes", label_scores=score))
+
+
+def search(model, **settings):
+    dev, train = rows_of("dev", 120), rows_of("train", 60)
+    arguments = dict(train_rows=train, calls=600) | settings
+    return search_prompt(Evaluator(model), TaskPrompt("Decide."), dev, **arguments)
+
+
+def test_exemplars_that_help_are_found_and_are_training_rows():
+    model = biased_model(exemplars_help=True)
+    found = search(model)
+    assert found.source == "exemplars"
+    assert found.prompt.exemplars and all(exemplar.input.startswith("train ") for exemplar in found.prompt.exemplars)
+    assert found.dev_scores["prompt"] > found.dev_scores["initial"]
+    assert found.calls == model.usage.prompts <= 600
+
+
+def test_offsets_that_help_are_shipped_as_numbers_of_each_label():
+    found = search(biased_model(bias=4.0), parts=["offsets"])
+    assert found.prompt.instruction == "Decide." and not found.prompt.exemplars
+    offsets = dict(found.prompt.label_offsets)
+    assert 2.5 < offsets["yes"] - offsets["no"] < 5.5  # the bias is 4
+    assert found.calibrated_initial == found.prompt
+
+
+def test_a_wording_that_helps_is_found_among_those_given():
+    model = biased_model(word="carefully")
+    wordings = [("Say it.", "sample"), ("Decide carefully.", "greedy"), ("", "sample"), ("Decide.", "sample")]
+    found = search(model, wordings=wordings, parts=["instruction"])
+    assert (found.prompt.instruction, found.source) == ("Decide carefully.", "greedy")
+    assert found.calls == model.usage.prompts <= 600
+
+
+def test_parts_that_may_not_change_stay():
+    found = search(biased_model(exemplars_help=True, bias=4.0, word="other"), parts=[], wordings=[("other", "x")])
+    assert found.prompt == found.initial == TaskPrompt("Decide.")
+
+
+def test_the_initial_prompt_is_kept_where_nothing_is_better():
+    model = CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes"))
+    found = search(model, wordings=[("Longer words that change nothing.", "sample")])
+    assert (found.prompt, found.source) == (TaskPrompt("Decide."), "initial")
+
+
+def test_where_labels_are_not_scored_the_metric_decides_and_no_offsets_are_shipped():
+    dev, train = rows_of("dev", 60), rows_of("train", 40)
+    model = ScriptedTaskModel(lambda prompt: prompt.split()[-2] if "one of" in prompt else "hm")
+    found = search_prompt(
+        Evaluator(model, decoding="generate"), TaskPrompt("Decide."), dev, train_rows=train, calls=400
+    )
+    assert found.prompt.answer_line.startswith("Answer with one of: yes, no")
+    assert found.prompt.label_offsets is None and found.dev_scores == {"initial": 0.0, "prompt": 1.0}
+
+
+@pytest.mark.parametrize("calls", [16, 60, 200, 1000, 2700])
+@pytest.mark.parametrize("wordings", [0, 1, 10])
+def test_the_plan_stays_within_the_calls(calls, wordings):
+    first, second = plan_search(calls, 150, wordings=wordings)
+    assert calls_of(first) + calls_of(second) <= calls
+
+
+def test_structures_meet_every_layout_and_answer_line():
+    dev, train = rows_of("dev", 10), rows_of("train", 60)
+    found = structures(TaskPrompt("Decide."), dev[0], train, 60, parts=["exemplars", "answer_line"], seed=0)
+    assert len(found) == 60 and len({candidate.prompt for candidate in found}) == 60
+    assert [candidate.source for candidate in found[:3]] == ["answer line", "answer line", "exemplars"]
+    ways = {(c.prompt.layout, c.prompt.answer_line) for c in found[2:]}
+    assert len(ways) == 2 * 3
+    assert {len(candidate.prompt.exemplars) for candidate in found[2:]} == {2, 4, 8}
+
+
+def test_what_cannot_be_searched_is_an_error():
+    with pytest.raises(ConfigError, match="part 'exemplar' is unknown"):
+        search(biased_model(), parts=["exemplar"])
+    with pytest.raises(ConfigError, match="no dev rows"):
+        search_prompt(Evaluator(biased_model()), TaskPrompt("Decide."), [])
