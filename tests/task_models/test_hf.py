@@ -19,7 +19,7 @@ from transformers import (  # noqa: E402
 )
 
 from families import FAMILIES, model_of_family  # noqa: E402
-from prewrite.errors import ConfigError, ModelNotFoundError  # noqa: E402
+from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, NoAnswerError  # noqa: E402
 from prewrite.lm import llama, trunk  # noqa: E402
 from prewrite.lm.embedded import find_gguf  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
@@ -173,6 +173,42 @@ def test_a_name_is_short_and_an_identity_tells_weights_and_settings_apart(folder
     assert HFTaskModel(str(folder), dtype="float32", max_new_tokens=3).identity != model.identity
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.safetensors", lambda old: bytes([*old[:-1], old[-1] ^ 1])),
+        ("generation_config.json", lambda old: b'{"eos_token_id": [1, 5], "pad_token_id": 0}'),
+        ("tokenizer_config.json", lambda old: old.replace(b'"<unk>"', b'"<end>"')),
+        ("chat_template.jinja", lambda old: b"{{ messages[0].content }}"),
+    ],
+)
+def test_an_identity_follows_every_file_that_an_answer_depends_on(folder, tmp_path, name, change):
+    shutil.copytree(folder, tmp_path / "model")
+    before, again = (HFTaskModel(str(tmp_path / "model")).identity for _ in range(2))
+    assert before == again
+    file = tmp_path / "model" / name
+    old = file.read_bytes() if file.exists() else b""
+    file.write_bytes(change(old))
+    assert file.read_bytes() != old
+    assert HFTaskModel(str(tmp_path / "model")).identity != before
+
+
+def test_a_prompt_that_is_longer_than_the_context_is_an_error_and_nothing_is_computed(folder, engine):
+    task_model = HFTaskModel(folder, dtype="float32", max_new_tokens=9)
+    prompts = ["great film", " ".join(["dull"] * 119), " ".join(["dull"] * 120)]
+    assert len(task_model.generate(prompts[:2])) == 2  # 119 + 9 = 128, what this model reads at once
+    ask = [
+        (lambda: task_model.generate(prompts), 9),
+        (lambda: task_model.label_logprobs(prompts, ["good", " ".join(["very"] * 9)]), 9),
+        (lambda: task_model.target_logprobs(prompts, ["good", "good", " ".join(["very"] * 9)]), 9),
+    ]
+    for method, answer in ask:
+        told = rf"prompt 3 of 3, 'dull dull.*: its 120 tokens and {answer} for the answer are more than the 128 that"
+        with pytest.raises(NoAnswerError, match=told) as caught:
+            method()
+        assert caught.value.row == 2
+
+
 def test_order_and_company_of_prompts_change_nothing(folder):
     task_model = HFTaskModel(folder, dtype="float32")
     together = task_model.label_logprobs(PROMPTS, LABELS)
@@ -198,6 +234,11 @@ def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, has_mkldnn, a
     operators = SimpleNamespace(**{"_is_mkldnn_bf16_supported": lambda: True} if has_mkldnn else {})
     monkeypatch.setattr(torch.ops, "mkldnn", operators)
     assert pick_dtype("auto", torch.device("cpu")) == dtype
+
+
+def test_constrained_decoding_is_refused_with_the_remedy(folder):
+    with pytest.raises(CapabilityError, match="use decoding 'likelihood'"):
+        HFTaskModel(folder).constrained(PROMPTS, LABELS)
 
 
 def test_an_unknown_dtype_is_refused_by_name(folder):

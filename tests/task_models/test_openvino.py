@@ -3,20 +3,22 @@
 import numpy as np
 import pytest
 
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.lm.embedded import find_gguf
+from prewrite.lm.gguf import check_gguf, context_length, copy_as_f16
 from prewrite.lm.prefix import batches, group_by_prefix
-from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
 
 gguf = pytest.importorskip("gguf")
 
 
-def write(path, *, architecture="llama", tokenizer="gpt2", pre="smollm", kind="Q4_1"):
+def write(path, *, architecture="llama", tokenizer="gpt2", pre="smollm", kind="Q4_1", context=None):
     """A GGUF file with one matrix and one norm; returns the matrix as its quantised values say."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_tokenizer_model(tokenizer)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(["a", "b"])
+    if context is not None:
+        writer.add_context_length(context)
     values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
     kind = gguf.GGMLQuantizationType[kind]
     packed = gguf.quants.quantize(values, kind)
@@ -38,7 +40,7 @@ def test_files_that_are_read_without_loss_are_taken(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["Q4_1", "Q5_0", "F32", "BF16"])
 def test_files_that_are_read_with_loss_or_not_at_all_are_refused_with_the_remedy(tmp_path, kind):
     write(tmp_path / "m.gguf", kind=kind)
-    with pytest.raises(ConfigError, match=rf"weights in {kind}.*openvino_gguf m\.gguf m-F16\.gguf"):
+    with pytest.raises(ConfigError, match=rf"weights in {kind}.*lm\.gguf m\.gguf m-F16\.gguf"):
         check_gguf(tmp_path / "m.gguf")
 
 
@@ -65,6 +67,13 @@ def test_other_models_are_refused_before_they_are_loaded(tmp_path, fields, messa
     write(tmp_path / "m.gguf", kind="F16", **fields)
     with pytest.raises(ConfigError, match=message):
         check_gguf(tmp_path / "m.gguf")
+
+
+def test_the_context_is_read_from_the_file(tmp_path):
+    write(tmp_path / "told.gguf", architecture="qwen2", context=4096)
+    write(tmp_path / "untold.gguf")
+    assert context_length(tmp_path / "told.gguf") == 4096
+    assert context_length(tmp_path / "untold.gguf") is None
 
 
 def test_what_is_not_a_gguf_file_is_told(tmp_path):
@@ -100,8 +109,9 @@ def test_batches_stay_within_their_padded_size():
     assert parts == [[1, 2, 4], [0], [3]]  # 3 x 2 = 6; 2 x 8 > 6; a row longer than the limit goes alone
 
 
-@pytest.mark.slow
-def test_scores_are_those_of_hf_and_do_not_depend_on_company_in_f32():
+@pytest.fixture(scope="module")
+def exact():
+    """(openvino, hf): the embedded model on both, in fp32, with a given setting of chat."""
     pytest.importorskip("openvino_genai")
     pytest.importorskip("torch")
     if find_gguf() is None:
@@ -109,13 +119,32 @@ def test_scores_are_those_of_hf_and_do_not_depend_on_company_in_f32():
     from prewrite.task_models.hf import HFTaskModel
     from prewrite.task_models.openvino import OpenVINOTaskModel
 
+    def load(chat):
+        settings = {"chat": chat, "max_new_tokens": 12}
+        return OpenVINOTaskModel(precision="f32", **settings), HFTaskModel(dtype="float32", **settings)
+
+    return load
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chat", [False, True])
+def test_answers_are_those_of_hf_and_do_not_depend_on_company_in_f32(exact, chat):
     prompts = [
         f"Is it positive or negative?\n\nInput: a {word} film\nOutput:" for word in ("good", "bad", "rather dull")
     ]
     labels, targets = ("positive", "negative", "not so bad"), ("positive", "rather bad", "x")
-    vino, hf = OpenVINOTaskModel("embedded", precision="f32"), HFTaskModel("embedded", dtype="float32")
+    vino, hf = exact(chat)
     scores = vino.label_logprobs(prompts, labels)
     assert np.allclose(scores, hf.label_logprobs(prompts, labels), atol=0.05)
     assert np.allclose(vino.target_logprobs(prompts, targets), hf.target_logprobs(prompts, targets), atol=0.05)
     assert np.allclose(vino.label_logprobs(prompts[:1], labels), scores[:1], atol=1e-3)
-    assert vino.generate(prompts[:1])[0].strip()
+    assert vino.generate(["The capital of France is"]) == hf.generate(["The capital of France is"])
+    assert vino.prompt_tokens(prompts) == hf.prompt_tokens(prompts)
+    assert vino.text_tokens(labels) == hf.text_tokens(labels)
+
+
+@pytest.mark.slow
+def test_a_prompt_that_is_longer_than_the_context_is_an_error(exact):
+    vino, _ = exact(False)
+    with pytest.raises(NoAnswerError, match=r"prompt 2 of 2, 'a a a.*8,\d\d\d tokens and .* more than the 8,192 that"):
+        vino.label_logprobs(["short", "a " * 8200], ("positive", "negative"))

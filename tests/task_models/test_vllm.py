@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from prewrite.errors import MissingDependencyError
+from prewrite.errors import ConfigError, MissingDependencyError, NoAnswerError
 from prewrite.task_models.vllm import VLLMTaskModel
 
 
@@ -29,7 +29,12 @@ class SamplingParams:
 
 
 class Tokenizer:
-    """A token per character."""
+    """A token per character, in a chat too."""
+
+    chat_template = "a template"
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt, enable_thinking):
+        return f"<{messages[0]['content']}>"
 
     def __call__(self, text, add_special_tokens=True):
         if isinstance(text, list):
@@ -42,6 +47,7 @@ class LLM:
 
     def __init__(self, **fields):
         self.fields, self.asked = fields, []
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=fields["max_model_len"] or 99))
 
     def get_tokenizer(self):
         return Tokenizer()
@@ -63,12 +69,19 @@ class LLM:
 
 
 @pytest.fixture
-def task_model(monkeypatch):
+def model(monkeypatch, tmp_path):
+    """A folder that stands for a model, and vLLM's stand-in."""
     vllm = ModuleType("vllm")
     vllm.LLM, vllm.SamplingParams, vllm.__version__ = LLM, SamplingParams, "0.32.0"
     vllm.sampling_params = SimpleNamespace(StructuredOutputsParams=SimpleNamespace)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
-    return VLLMTaskModel("org/model", max_new_tokens=7)
+    (tmp_path / "config.json").write_text("{}")
+    return str(tmp_path)
+
+
+@pytest.fixture
+def task_model(model):
+    return VLLMTaskModel(model, max_new_tokens=7)
 
 
 def test_text_is_greedy_and_the_prefix_cache_is_on(task_model):
@@ -84,8 +97,8 @@ def test_labels_of_several_tokens_are_summed_over_their_own_tokens(task_model):
     assert scores[0] == pytest.approx([-(32 + 97) / 100, -(32 + 98 + 99) / 100])  # a label follows a space, 32
 
 
-def test_labels_of_one_token_take_one_step(task_model, monkeypatch):
-    monkeypatch.setattr(task_model, "_label_ids", lambda text: [ord(text)])
+def test_labels_of_one_token_take_one_step(model):
+    task_model = VLLMTaskModel(model, chat=True)  # in a chat a label follows no space
     assert task_model.label_logprobs(["p", "q"], ["a", "b"])[1] == pytest.approx([-0.97, -0.98])
     ((requests, parameters),) = task_model.llm.asked
     assert len(requests) == 2 and parameters.logprob_token_ids == [97, 98]
@@ -104,3 +117,32 @@ def test_without_vllm_the_pip_line_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'prewrite\[vllm\]'"):
         VLLMTaskModel("m")
+
+
+def test_a_prompt_that_is_longer_than_the_context_is_named_before_vllm_is_asked(model):
+    task_model = VLLMTaskModel(model, max_new_tokens=7, max_model_len=20)
+    assert task_model.generate(["a" * 12]) == ["a"]  # and the token that starts a text
+    ask = [
+        (lambda prompts: task_model.generate(prompts), "14 tokens and 7 for the answer"),
+        (lambda prompts: task_model.label_logprobs(prompts, ["it fits", "b"]), "14 tokens and 9 for the answer"),
+        (lambda prompts: task_model.target_logprobs(prompts, ["b", "it fits"]), "14 tokens and 9 for the answer"),
+        (lambda prompts: task_model.constrained(prompts, ["a", "b"]), "2 tokens and 35 for the answer"),
+    ]
+    asked = len(task_model.llm.asked)
+    for method, told in ask:
+        with pytest.raises(NoAnswerError, match=f"{told} are more than the 20 ") as caught:
+            method(["a", "b" * 13])
+        assert f"prompt {caught.value.row + 1} of 2" in str(caught.value)
+    assert len(task_model.llm.asked) == asked
+
+
+def test_the_identity_follows_the_files(model, task_model):
+    with open(f"{model}/config.json", "w") as file:
+        file.write('{"rope_theta": 1}')
+    assert VLLMTaskModel(model, max_new_tokens=7).identity != task_model.identity
+
+
+def test_chat_without_a_template_is_refused(model, monkeypatch):
+    monkeypatch.setattr(Tokenizer, "chat_template", None)
+    with pytest.raises(ConfigError, match="no chat template"):
+        VLLMTaskModel(model, chat=True)

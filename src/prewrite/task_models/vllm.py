@@ -9,22 +9,28 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import ConfigError, MissingDependencyError, TaskModelError
-from prewrite.lm.tokens import continuation, continuation_ids, prompt_ids
+from prewrite.lm.embedded import resolve_model
+from prewrite.lm.identity import folder_digest
+from prewrite.lm.tokens import continuation
 from prewrite.task_models.base import Capability
+from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
 from prewrite.task_models.labels import label_tokens
 
+ONE_MORE = 1  # token that vLLM writes behind what it scores
 
-class VLLMTaskModel:
+
+class VLLMTaskModel(InProcessTaskModel):
     """See the module docstring. Prefix caching is on: prompts of one rewrite share their beginning.
 
     Args:
-        model: a folder or hub id.
+        model: a folder, a hub id, or `embedded`.
         chat: wrap each prompt as a user message in the model's chat template.
         max_new_tokens: limit of `generate`, at least 1.
         dtype: as vLLM names it.
@@ -46,16 +52,15 @@ class VLLMTaskModel:
     ):
         if not 0 < gpu_memory_utilization <= 1:
             raise ConfigError(f"gpu_memory_utilization is {gpu_memory_utilization}; it must be in (0, 1]")
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        check_max_new_tokens(max_new_tokens)
         try:
             import vllm
         except ImportError:
             raise MissingDependencyError("the vllm backend needs `pip install 'prewrite[vllm]'` and a GPU") from None
-        self.chat, self.max_new_tokens = chat, max_new_tokens
+        folder = resolve_model(model)
         try:
             self.llm = vllm.LLM(
-                model=model,
+                model=folder,
                 dtype=dtype,
                 gpu_memory_utilization=gpu_memory_utilization,
                 max_model_len=max_model_len,
@@ -68,12 +73,15 @@ class VLLMTaskModel:
                 f"vLLM could not load {model!r} ({reason}); without a GPU use hf:{model}, or "
                 f"start `vllm serve {model}` and use openai:{model}@http://127.0.0.1:8000/v1"
             ) from error
-        self._tokenizer = self.llm.get_tokenizer()
+        self.tokenizer = self.llm.get_tokenizer()
+        check_chat(chat, self.tokenizer, model)
+        self.chat, self.max_new_tokens = chat, max_new_tokens
+        self.context = self.llm.llm_engine.model_config.max_model_len
         self.name = f"vllm:{model}"
         settings = (
             f"{dtype}|max_model_len={max_model_len}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
         )
-        self.identity = f"{self.name}|vllm {vllm.__version__}|{settings}"
+        self.identity = f"{self.name}|{folder_digest(Path(folder))}|vllm {vllm.__version__}|{settings}"
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Greedy text."""
@@ -89,8 +97,8 @@ class VLLMTaskModel:
 
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
-        token_ids = self._prompt_ids(prompts)
-        label_ids = [self._label_ids(label) for label in labels]
+        label_ids = [self.answer_ids(label) for label in labels]
+        token_ids = self.fitting_ids(prompts, [max(map(len, label_ids)) + ONE_MORE] * len(prompts))
         if scores_token_ids() and all(len(ids) == 1 for ids in label_ids):
             tokens = [ids[0] for ids in label_ids]
             outputs = self._run(token_ids, greedy(max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens))
@@ -103,8 +111,9 @@ class VLLMTaskModel:
 
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
-        target_ids = [self._label_ids(target) for target in targets]
-        scored = self._score(self._prompt_ids(prompts), target_ids)
+        target_ids = [self.answer_ids(target) for target in targets]
+        token_ids = self.fitting_ids(prompts, [len(ids) + ONE_MORE for ids in target_ids])
+        scored = self._score(token_ids, target_ids)
         return [sum(values) / len(values) for values in scored]
 
     def _score(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> list[list[float]]:
@@ -117,18 +126,12 @@ class VLLMTaskModel:
         ]
 
     def _write(self, prompts: Sequence[str], parameters: Any) -> list[str]:
-        outputs = self._run(self._prompt_ids(prompts), parameters)
+        outputs = self._run(self.fitting_ids(prompts, [parameters.max_tokens] * len(prompts)), parameters)
         return [output.outputs[0].text for output in outputs]
 
     def _run(self, token_ids: Sequence[list[int]], parameters: Any) -> list[Any]:
         requests = [{"prompt_token_ids": ids} for ids in token_ids]
         return list(self.llm.generate(requests, parameters, use_tqdm=False)) if requests else []
-
-    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        return prompt_ids(self._tokenizer, prompts, chat=self.chat)
-
-    def _label_ids(self, text: str) -> list[int]:
-        return continuation_ids(self._tokenizer, text, chat=self.chat)
 
 
 def greedy(**fields: Any) -> Any:

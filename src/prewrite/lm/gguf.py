@@ -4,7 +4,7 @@ Its reader turns the minimum of Q4_1 and Q4_K blocks into an integer zero point,
 2 nats without a word; other types, architectures and tokenizers fail late or are read with a guessed rule. So a file
 is checked before it is loaded. In F16 the weights of a quantised file are kept to half precision.
 
-    python -m prewrite.task_models.openvino_gguf MODEL-Q4_K_M.gguf MODEL-F16.gguf
+    python -m prewrite.lm.gguf MODEL-Q4_K_M.gguf MODEL-F16.gguf
 """
 
 from __future__ import annotations
@@ -52,8 +52,15 @@ def check_gguf(path: Path) -> None:
         raise ConfigError(
             f"{path}: weights in {', '.join(wrong)}, which OpenVINO GenAI reads with loss or not at all (without "
             f"loss: {', '.join(MATRIX_TYPES)}); make an F16 copy: "
-            f"`python -m prewrite.task_models.openvino_gguf {path.name} {path.stem}-F16.gguf`"
+            f"`python -m prewrite.lm.gguf {path.name} {path.stem}-F16.gguf`"
         )
+
+
+def context_length(path: Path) -> int | None:
+    """How many tokens the model in a GGUF file reads at once; None if the file does not say."""
+    fields = _open(path).fields
+    length = fields.get(f"{fields['general.architecture'].contents()}.context_length")
+    return None if length is None else int(length.contents())
 
 
 def copy_as_f16(source: Path, target: Path) -> None:

