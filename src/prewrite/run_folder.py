@@ -38,8 +38,25 @@ class RunFolder:
     def create(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
         """A new run folder.
 
-        Raises `RunFolderError` if `path` holds a run and `overwrite` is off, or cannot be made. A run that ended
-        before its first update is none: nothing is lost with it.
+        Raises `RunFolderError` as `check_new`, or if `path` cannot be made.
+        """
+        run = cls.check_new(path, overwrite=overwrite)
+        if run.config.exists():
+            run._remove_files()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"output_dir {str(path)!r} cannot be made ({error.strerror}); give a folder where you may write"
+            ) from None
+        return run
+
+    @classmethod
+    def check_new(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
+        """What `create` would make, and nothing made or removed yet.
+
+        Raises `RunFolderError` if `path` is a file, or holds a run and `overwrite` is off. A run that ended before its
+        first update is none: nothing is lost with it.
         """
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
@@ -51,13 +68,6 @@ class RunFolder:
                     f"output_dir {str(path)!r} already holds a run; pass --resume to go on with it, "
                     "--overwrite to replace it, or choose another folder"
                 )
-            run._remove_files()
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"output_dir {str(path)!r} cannot be made ({error.strerror}); give a folder where you may write"
-            ) from None
         return run
 
     @classmethod

@@ -72,6 +72,31 @@ def test_strategy_s_chooses_on_dev(run, toy, capsys):
     assert 0 <= found["fidelity"] <= 1
 
 
+def test_strategy_s_searches_as_the_flags_say(run, toy, capsys, monkeypatch):
+    from prewrite.choosing import choose
+
+    told = {}
+    plain = choose.choose_rewrite
+    monkeypatch.setattr(choose, "choose_rewrite", lambda *args, **given: told.update(given) or plain(*args, **given))
+    flags = ["rewrite", "--model-dir", str(run), "--instruction", "solve the task", "--strategy", "S", "--no-cache"]
+    flags += ["--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}"]
+    flags += ["--fidelity-model", str(toy / "model")]
+    assert main([*flags, "--seed", "3", "--num-candidates", "4", "--race-items", "6", "--no-race"]) == 0
+    assert told == {"num_candidates": 4, "race": False, "practical_delta": 0.01, "max_items": 6, "seed": 3}
+    assert main([*flags, "--practical-delta", "0"]) == 0
+    assert told["practical_delta"] == 0 and told["seed"] == 0
+
+
+def test_strategy_s_says_when_the_initial_instruction_is_kept(run, toy, capsys, monkeypatch):
+    monkeypatch.setattr("prewrite.rewriter.rewriter.Rewriter.greedy", lambda self, instruction: instruction)
+    monkeypatch.setattr("prewrite.rewriter.rewriter.Rewriter.sample_rewrites", lambda *_, **__: ["", "step step step"])
+    flags = ["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--strategy", "S", "--no-cache"]
+    flags += ["--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}"]
+    assert main([*flags, "--fidelity-model", str(toy / "model")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == "Sort the mail." and "the initial instruction is kept" in printed.err
+
+
 def test_without_test_rows_the_gain_is_a_corrected_estimate_and_named_so(toy, tmp_path, capsys):
     assert main(train_flags(toy, tmp_path / "run", "--no_hold_out_test", "--strategy", "S")) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -149,6 +174,22 @@ def test_eval_and_strategy_s_take_the_rows_of_one_instruction(run, toy, tmp_path
     bare.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "instruction"}) + "\n" for row in ROWS))
     assert main(["rewrite", "--data", str(bare), "--instruction", "please solve it", *flags]) == 0
     assert json.loads(capsys.readouterr().out)["instruction"] == "please solve it"
+
+
+def test_eval_without_test_rows_says_so(toy, capsys):
+    flags = ["eval", "--data", str(toy / "rows.jsonl"), "--no_hold_out_test", "--task-model", f"hf:{toy / 'model'}"]
+    assert main([*flags, "--no-cache"]) == 2
+    assert "there are no test rows: hold_out_test is off" in capsys.readouterr().err
+    assert main([*flags, "--no-cache", "--split", "dev"]) == 0
+    assert main([*flags, "--with", " "]) == 2
+    assert "--with is empty" in capsys.readouterr().err
+
+
+def test_advice_of_libraries_that_a_user_cannot_act_on_is_not_shown():
+    code = "from prewrite.cli.main import main; main(['cache', 'info']); import warnings\n"
+    code += "warnings.warn('will change', FutureWarning); warnings.warn('look here', UserWarning)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "will change" not in done.stderr and "look here" in done.stderr
 
 
 def test_the_overall_verdict_claims_what_the_single_ones_do():

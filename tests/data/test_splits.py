@@ -219,3 +219,9 @@ def test_skipped_rows_are_in_the_notes_and_in_the_record(tmp_path):
     assert splits.to_json()["dev"]["skipped"] == {"input must not be blank": 1}
     (note,) = splits.notes()
     assert note.startswith(f"{path}: 1 bad rows left out: input must not be blank ({path}, line 21, field 'input'")
+
+
+def test_the_built_in_data_have_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    splits = load_splits("demo")
+    assert [len(part) for part in splits][2] == 217 and "Tell which team" in splits.train[0].instruction

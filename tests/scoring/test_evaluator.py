@@ -72,6 +72,11 @@ def test_a_brace_or_a_slot_name_in_rewrite_and_input_is_text():
     assert prompt == 'Answer as {"label": x}, not {input}\n\nInput: {instruction} {0}\nOutput:'
 
 
+def test_a_template_may_be_given_by_its_name():
+    evaluator = Evaluator(ScriptedTaskModel(str.upper), template="sst2")
+    assert evaluator.prompt("Judge.", RewriteExample("a", "fine film", "good")) == "Judge.\nText: fine film"
+
+
 def test_likelihood_takes_the_best_label_and_the_earlier_one_on_a_tie():
     scores = {"a": [-1.0, -2.0], "b": [-2.0, -1.0], "c": [-1.0, -1.0]}
     model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: scores[prompt.split("Input: ")[1][0]])

@@ -29,6 +29,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(TaskConfig, namespace)
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
+    if not all(text.strip() for text in namespace.rivals):
+        raise ConfigError("--with is empty; give the text of an instruction")
     from prewrite.choosing.evaluate import evaluate
     from prewrite.choosing.evaluation import calibrated_note
     from prewrite.run.build import open_evaluator, open_rows

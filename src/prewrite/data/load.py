@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from prewrite.data.hub import PREFIX
 from prewrite.data.readers import READERS, is_saved_dataset
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES
 from prewrite.errors import DataError
+
+DEMO = "demo"
+"""The name of the built-in data set, and of its folder beside this file."""
 
 _FILE_STEMS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
 
@@ -29,13 +33,13 @@ def load_splits(
     skip_bad_rows: bool = False,
     hold_out_test: bool = True,
 ) -> Splits:
-    """Train, dev and test from `source`, which is a file, a hub id, or a folder that holds `train.*` and so on.
+    """Train, dev and test from `source`: a file, a hub id, a folder that holds `train.*` and so on, or `demo`.
 
     Folders that `datasets` saved are read too: of one data set as a file is, of several splits as a folder of files.
 
     What is not given is cut from the train rows at the proportions 60:20:20: all of it from one file 60/20/20, only
     test (or only dev) at 60:20, i.e. a quarter. `dev` and `test` win over the folder's files. A hub id is one split
-    (`@train` unless named): give the others as `dev="hf:owner/name@validation"`.
+    (`@train` unless named): give the others as `dev="hf:owner/name@validation"`. `demo` is the built-in data.
 
     A row of train that is in dev or test too, or of dev that is in test too (after normalisation), is left out and
     counted in `Splits.dropped`; test is never changed. Labels come from train and dev. Without `hold_out_test` no
@@ -45,6 +49,8 @@ def load_splits(
         DataError: as `PRewriteDataset`; a split is or becomes empty; a label is in test only; an instruction has a
             single label, or several templates.
     """
+    if source == DEMO:
+        source = Path(str(files("prewrite.data").joinpath(DEMO)))
     train_file: str | Path = source
     if not str(source).startswith(PREFIX) and Path(source).is_dir() and not is_saved_dataset(Path(source)):
         found = _files_of(Path(source))

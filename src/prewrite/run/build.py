@@ -49,13 +49,6 @@ class InstructionRows(NamedTuple):
     """None where no rows are held out; the gain is then estimated from dev, corrected for the choice."""
 
 
-def demo_data() -> Path:
-    """The folder of the built-in data set."""
-    from importlib.resources import files
-
-    return Path(str(files("prewrite.data").joinpath("demo")))
-
-
 def open_splits(config: TaskConfig) -> list[Splits]:
     """Train, dev and test of every data set of the run, in order. Raises `DataError` or `ConfigError`."""
     from prewrite.data import load_splits
@@ -70,7 +63,7 @@ def open_splits(config: TaskConfig) -> list[Splits]:
         )
     return [
         load_splits(
-            demo_data() if source == "demo" else source,
+            source,
             dev=config.dev_dataset,
             test=config.test_dataset,
             seed=config.seed,
@@ -120,6 +113,8 @@ def open_rows(config: TaskConfig, split: str, instruction: str | None = None) ->
     for note in splits.notes():
         logger.warning("%s", note)
     rows: PRewriteDataset = getattr(splits, split)
+    if not len(rows):  # only a split that is not held out can be empty
+        raise ConfigError(f"there are no {split} rows: hold_out_test is off; leave it on, or take other rows")
     by_instruction = rows.by_instruction()
     if instruction in by_instruction:
         return by_instruction[instruction]
@@ -231,7 +226,7 @@ def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequ
     return open_reward(
         config,
         evaluator,
-        [rows[0] for rows in trains],
+        [rows[0] for part in trains for rows in part.by_instruction().values()],
         mode=config.reward_mode,
         guard_weight=config.guard_weight,
         forbidden_texts=[row.input for rows in trains for row in islice(rows, FORBIDDEN_TEXTS // len(trains))],

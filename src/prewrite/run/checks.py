@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from prewrite.errors import ConfigError
+from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.run.config import TrainConfig
+from prewrite.run_folder import RunFolder
+from prewrite.task_models.registry import parse_task_model
+
+
+def check_folder(config: TrainConfig) -> None:
+    """Raise `RunFolderError` where a new run finds a file or another run, or a resumed one finds none."""
+    if config.resume:
+        RunFolder.open(config.output_dir)
+    else:
+        RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
+
+
+def check_models(config: TrainConfig) -> None:
+    """Raise `ModelNotFoundError` for a path that is no folder; hub ids are looked up when they are loaded."""
+    task_model = parse_task_model(config.task_model)
+    models = [config.base_model, *([task_model.model] if task_model.backend == "hf" else [])]
+    for model in models:
+        if model not in (*EMBEDDED_NAMES, HUB_ID):  # to resolve these may mean to convert weights
+            resolve_model(model)
 
 
 def check_processes(config: TrainConfig, number: int) -> None:

@@ -27,7 +27,7 @@ from prewrite.run.build import (
     open_training_reward,
     resolved,
 )
-from prewrite.run.checks import check_processes
+from prewrite.run.checks import check_folder, check_models, check_processes
 from prewrite.run.config import TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
@@ -35,6 +35,7 @@ from prewrite.run.progress import stop_on_interrupt, training_bar
 from prewrite.run.record import open_run_folder
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import language_note
+from prewrite.train import processes
 from prewrite.train.algorithms import ALGORITHMS, Trainer
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,6 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     The test set is opened once, at the end. After a stop request (Ctrl-C) the result is `{"stopped_at": step}`, and
     the run can go on with `resume`. Of several processes the main one measures; the others return nothing.
     """
-    from prewrite.train import processes
-
     trainer, instructions, run = train_rewriter(config, argv)
     if not processes.is_main():
         del trainer
@@ -75,26 +74,29 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
 
 def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     """Train and save the rewriter, without choosing or testing."""
+    main = processes.is_main()
+    if main:
+        check_folder(config)
+    check_processes(config, processes.count())
+    check_models(config)
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
-    load_meta_prompt(config.meta_family)  # a missing file ends the run here, not after the imports below
+    load_meta_prompt(config.meta_family)
 
-    from prewrite.train import checkpoint, processes
+    from prewrite.train import checkpoint  # imports torch; what is wrong above is told before these seconds
 
     ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so before a model is loaded
     resume_from = checkpoint.latest(RunFolder.open(config.output_dir)) if config.resume else None
     config = resolved(config)
-    check_processes(config, processes.count())
     processes.join()
     warn(config, splits, instructions)
 
     evaluator = open_evaluator(config)
     reward = open_training_reward(config, evaluator, splits)
 
-    main, task_model = processes.is_main(), evaluator.task_model
     if main:
-        run = open_run_folder(config, argv, splits, task_model, processes=processes.count())
-        print(f"Estimate: {estimate_line(config, splits, evaluator)}", file=sys.stderr)
+        run = open_run_folder(config, argv, splits, evaluator.task_model, processes=processes.count())
+        print(f"Estimate: {estimate_line(config, splits, instructions, reward)}", file=sys.stderr)
     else:
         run = RunFolder(Path(config.output_dir))
 
@@ -115,10 +117,9 @@ def warn(config: TrainConfig, splits: Sequence[Splits], instructions: Sequence[I
     for part in splits:
         for note in part.notes():
             logger.warning("%s", note)
-    if config.guards and (
-        foreign := next(filter(None, (language_note(rows.instruction) for rows in instructions)), None)
-    ):
-        logger.warning("%s", foreign)
+    foreign = [found for rows in instructions if (found := language_note(rows.instruction))]
+    if config.guards and foreign:
+        logger.warning("%s", foreign[0])
 
 
 def how_to_go_on(run: RunFolder) -> str:

@@ -15,7 +15,7 @@ from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import TaskPrompt
-from prewrite.scoring.templates import TASK_TEMPLATE
+from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.task_models.base import TaskModel
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
@@ -38,7 +38,8 @@ class Evaluator:
         decoding: how an answer is read. `likelihood`: the label with the highest log-probability. `constrained`: the
             backend's own structured output. `generate`: free text and a parser. `auto`: `likelihood` for
             classification where the backend scores labels, `constrained` where it only constrains, else `generate`.
-        template: the task prompt, with the slots `{instruction}` and `{input}`.
+        template: the task prompt, with the slots `{instruction}` and `{input}`, or the name of one in
+            `templates.TASK_TEMPLATES`.
         around: the other parts of the prompt that a bare instruction is scored in; by default `template` alone. Its
             template goes before `template`.
 
@@ -61,7 +62,7 @@ class Evaluator:
         self.task_model = task_model
         self.metric = metric
         self.decoding = decoding
-        self.around = around or TaskPrompt("", template=template)
+        self.around = around or TaskPrompt("", template=get_task_template(template))
 
     def prompt_of(self, prompt: str | TaskPrompt) -> TaskPrompt:
         """The whole prompt: a bare instruction among the parts of `around`."""

@@ -150,12 +150,20 @@ class Mode(NamedTuple):
     grade: Callable[[Batch], Grades]
     asks: Callable[[Decoding], tuple[Question, ...]] = _an_answer
     """What the task model is asked for each rewrite and example, by how answers are read."""
+    compares: bool = False
+    """Whether a gold answer is scored under the initial instruction too, once for all rewrites."""
+
+    def most_calls(self, decoding: Decoding, rewrites: int, examples: int, *, groups: int = 1) -> int:
+        """The most task-model calls that grading `rewrites` takes, which are of `groups` instructions."""
+        asks = self.asks(decoding)
+        compared = groups if self.compares and "gold" in asks else 0
+        return (len(asks) * rewrites + compared) * examples
 
 
 MODES: dict[str, Mode] = {
     "auto": Mode(metric_mean),
     **{name: Mode(partial(other_metric_mean, name)) for name in METRICS},
-    "soft": Mode(soft, _an_answer_of_labels),
+    "soft": Mode(soft, _an_answer_of_labels, compares=True),
     "perplexity": Mode(perplexity, _both),
     "perplexity+f1": Mode(perplexity_and_f1, _both),
     "length": Mode(length),

@@ -18,7 +18,7 @@ from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
 from prewrite.scoring.metrics import METRICS, get_metric, metric_for
 from prewrite.scoring.reward_modes import MODES, Batch, Grades, check_capabilities
-from prewrite.types import Reward, RewriteExample
+from prewrite.types import Decoding, Reward, RewriteExample
 
 REWARD_MODES = (*MODES, "model")
 MODEL_FREE_MODES = ("auto", *METRICS)
@@ -138,6 +138,10 @@ class TaskReward:
         """Raise `CapabilityError` where the task model cannot do what the reward will ask for rows like these."""
         if self.reward_model is None or self.real_every is not None:
             check_capabilities(self.real_mode, self.evaluator, examples)
+
+    def most_calls(self, decoding: Decoding, rewrites: int, examples: int, *, groups: int = 1) -> int:
+        """The most task-model calls that grading `rewrites` of `groups` instructions on `examples` each takes."""
+        return MODES[self.real_mode].most_calls(decoding, rewrites, examples, groups=groups)
 
     def asks_task_model(self, step: int) -> bool:
         """Whether the task model grades this update; always without a reward model."""

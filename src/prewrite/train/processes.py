@@ -1,7 +1,8 @@
 """The processes of a run, as `accelerate launch` or `torchrun` start them.
 
 All of them train one policy: each samples, grades and learns from its share of an update's rewrites. What one must do
-for all, such as writing files, scoring dev rows and measuring the result, the main process does.
+for all, such as writing files, scoring dev rows and measuring the result, the main process does. Who and how many they
+are can be asked before torch is imported.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
-
-import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 
 T = TypeVar("T")
 
@@ -33,6 +30,8 @@ def is_main() -> bool:
 def join() -> None:
     """Meet the other processes and take one's own GPU; before any model is loaded."""
     if count() > 1:
+        from accelerate import PartialState
+
         PartialState()
     if not is_main():
         logging.getLogger("prewrite").setLevel(logging.ERROR)  # the main process warns for all
@@ -46,6 +45,8 @@ def leave() -> None:
     group's own Python object gives the lock away.
     """
     if count() > 1:
+        from accelerate import PartialState
+
         PartialState().wait_for_everyone()  # nobody may leave while another still receives
         gc.collect()
         PartialState().destroy_process_group()
@@ -54,6 +55,9 @@ def leave() -> None:
 @contextmanager
 def main_first() -> Iterator[None]:
     """The main process does what is inside, then the others do; a collective call until `leave`."""
+    import torch
+    from accelerate import PartialState
+
     with PartialState().main_process_first() if torch.distributed.is_initialized() else nullcontext():
         yield
 
@@ -62,10 +66,14 @@ def from_main(compute: Callable[[], T]) -> T:
     """What `compute` gives in the main process, in all of them; a collective call."""
     if count() == 1:
         return compute()
+    from accelerate.utils import broadcast_object_list
+
     found: T = broadcast_object_list([compute() if is_main() else None])[0]
     return found
 
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is set in some process; a collective call."""
+    from accelerate.utils import gather_object
+
     return any(gather_object([flag]))
