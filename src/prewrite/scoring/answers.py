@@ -10,10 +10,10 @@ import re
 from prewrite.scoring.cues import (
     ANSWER_FIELDS,
     announced,
-    boxed,
     first_sentence,
     is_object,
     json_fields,
+    marked,
     one_answer,
     without_numbering,
 )
@@ -53,9 +53,9 @@ def read_number(text: str) -> str:
     r"""The number that a text answers with, as `numbers.plain` spells it; empty where it holds none.
 
     The first of these that gives one: a JSON field named `answer` or the like; the last line of `####` and a number,
-    as the answers of GSM8K end (Cobbe et al. 2021, arXiv 2110.14168); the last `\boxed{}`; the last announcement ("The
-    answer is 3 + 4 = 7 apples" is 7); a first line that is a number and nothing else; the last number that does not
-    number a heading, a step or a list item.
+    as the answers of GSM8K end (Cobbe et al. 2021, arXiv 2110.14168); the last `\boxed{}` or `<answer>`; the last
+    announcement ("The answer is 3 + 4 = 7 apples" is 7); a first line that is a number and nothing else; the last
+    number that does not number a heading, a step or a list item.
 
     >>> read_number("**Answer**: 42 (after 3 steps)"), read_number("#### Step 2"), read_number("First 12, then 30.")
     ('42', '', '30')
@@ -67,7 +67,7 @@ def read_number(text: str) -> str:
     for told in (*(value for _, value in fields), *reversed(_FINAL_LINE.findall(text))):
         if number := _result(told):
             return number
-    for content in reversed(boxed(text)):
+    for content in marked(text):
         if found := find_numbers(content):
             return found[-1].group()
     for phrase in announced(text):
@@ -97,9 +97,9 @@ def _result(phrase: str) -> str:
 def read_short_answer(text: str) -> str:
     r"""The short answer that a text gives.
 
-    The field `answer` where the text is one JSON object and nothing else; else what the last line that begins with
-    "Answer:" says, there or on the next line; else the sentence behind the last "the answer is"; else the first line,
-    without an "Output:" before it.
+    The field `answer` where the text is one JSON object and nothing else; else the last `\boxed{}` or `<answer>`; else
+    what the last line that begins with "Answer:" says, there or on the next line; else the sentence behind the last
+    "the answer is"; else the first line, without an "Output:" before it.
 
     >>> read_short_answer("**Answer:** Paris"), read_short_answer("Answer:\nParis"), read_short_answer("Rome\nIt is.")
     ('Paris', 'Paris', 'Rome')
@@ -108,6 +108,8 @@ def read_short_answer(text: str) -> str:
         for name, value in json_fields(text):
             if name in ("answer", "final_answer") and value.strip():
                 return value.strip()
+    for content in marked(text):
+        return re.sub(r"\\\w+|[{}]", "", content).strip()
     cued = _ANSWER_LINE.findall(text)
     if cued:
         return _unwrapped(cued[-1])

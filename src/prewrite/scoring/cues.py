@@ -1,4 +1,4 @@
-"""Where a free text says that something is its answer: JSON fields, `\\boxed{}`, and "the answer is".
+"""Where a free text says that something is its answer: JSON fields, `\\boxed{}`, `<answer>`, "the answer is".
 
 Labels, numbers and short answers all look here first. What an announced phrase then means is their own affair.
 """
@@ -35,6 +35,7 @@ _FIELD = re.compile(
     re.VERBOSE,
 )
 _BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_TAGGED = re.compile(r"<(?:final_?)?answer>\s*(.*?)\s*(?:</|$)", re.IGNORECASE | re.DOTALL)
 _FENCE = re.compile(r"^```\w*\s*\n|\n?```\s*$")
 # A model that was not stopped goes on with the next example of the pattern it sees in the task template.
 _NEXT_EXAMPLE = re.compile(r"\n[\s#*]*(?:input|question|instruction|article|text)[*]*\s*:", re.IGNORECASE)
@@ -86,13 +87,14 @@ def first_sentence(text: str) -> str:
     return text
 
 
-def boxed(text: str) -> list[str]:
-    r"""What stands in each `\boxed{}`.
+def marked(text: str) -> list[str]:
+    r"""What stands in each `\boxed{}` or, without any, in each `<answer>`; the last first.
 
-    >>> boxed(r"so \boxed{\frac{3}{4}}")
-    ['\\frac{3}{4}']
+    >>> marked(r"so \boxed{\frac{3}{4}}"), marked("<think>B?</think><answer>A</answer>")
+    (['\\frac{3}{4}'], ['A'])
     """
-    return _BOXED.findall(text) if "boxed" in text else []
+    found = _BOXED.findall(text) if "boxed" in text else []
+    return (found or _TAGGED.findall(text))[::-1]
 
 
 def json_fields(text: str) -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 The first of these rules that finds a label decides:
 
 1. The whole answer is a label, in any case, but for quotes, brackets, bold and stops around it.
-2. A JSON field: one named `label`, `answer` or the like, else any whose whole value is a label.
-3. The last `\\boxed{}`.
+2. A JSON field: those named `label`, `answer` or the like, and nothing else where there are such; else any whose whole
+   value is a label.
+3. The last `\\boxed{}` or `<answer>`.
 4. The last announcement: "Answer: B", "the answer is B", "B is the correct answer".
 5. A label that opens the answer before a stop or a line's end, or that has a line for itself.
 6. A statement: "the sentiment is B", "classified as B", "I would say B".
@@ -21,16 +22,19 @@ import string
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from prewrite.scoring.cues import ANSWER_FIELDS, announced, boxed, first_sentence, json_fields, without_numbering
+from prewrite.scoring.cues import ANSWER_FIELDS, announced, first_sentence, json_fields, marked, without_numbering
 from prewrite.scoring.mentions import CLOSE, OPEN, LabelFinder, even
 
 _EDGES = string.whitespace + "\"'`*_.,:;!?()[]{}“”‘’„«»「」『』《》【】。、，：；！？…"
 _STOP = re.compile(rf"{CLOSE}\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→)")
+_FIRST_STOP = re.compile(r"[.,;:!](?=\s|$)|\s\(|\s-+\s|\s(?:because|since|as)\s")
 _STATED = re.compile(
     rf"""
     (?: \b(?:sentiment|label|class|category|classification|topic|rating|tone|verdict|prediction|result|output|choice
             |option|review|text|sentence|article|statement|comment|message|tweet|input)\b
-        [^.:,;\n]{{0,40}}? (?:\b(?:is|was|would\ be|should\ be)\b|'s\b|[:=])
+        (?: [^.:,;\n]{{0,40}}? (?:\b(?:is|was|would\ be|should\ be)\b|'s\b)
+          | (?:\ of\b[^.:,;\n]{{0,30}})?[*_"]*\s*[:=] )
+      | (?:^|[.!?;,\n]\s+)(?:so|thus|hence|therefore|overall|ultimately|in\ short|in\ (?:conclusion|summary))\b,?
       | \b(?:classif|categori|label|rate|tag|identif|regard|consider)\w*\b [^.:,;\n]{{0,40}}? \b(?:as|under|into)\b
       | \b(?:falls?|belongs?|fits?)\s+(?:best\s+)?(?:under|into|to|in|within)\b
       | \bI(?:\ would|\ will|'d|'ll)?\s+(?:say|choose|pick|select|go\ with|conclude)\b )
@@ -60,12 +64,12 @@ def read_label(text: str, choices: Sequence[str]) -> str:
 
 
 def bare_label(text: str) -> str:
-    """Case, spacing and Unicode form evened out; without quotes, brackets, bold and stops around it.
+    """Case, spaces, underscores and Unicode form evened out; without quotes, brackets, bold and stops around it.
 
     >>> bare_label(' **"Sci/  Tech".** '), bare_label("C++"), bare_label("?")
     ('sci/ tech', 'c++', '?')
     """
-    words = " ".join(even(text).casefold().split())
+    words = " ".join(even(text).casefold().replace("_", " ").split())
     return words.strip(_EDGES) or words
 
 
@@ -84,19 +88,21 @@ class _LabelReader:
 
     def read(self, text: str) -> str | None:
         text = even(text)
-        return self.whole(text) or self.field(text) or self.boxed(text) or self.announced(text) or self.told(text)
+        if found := self.whole(text):
+            return found
+        fields = json_fields(text)
+        if named := [value for name, value in fields if name in ANSWER_FIELDS]:
+            return _agreed(map(self.read, named))
+        if found := _agreed(self.whole(value) for _, value in fields):
+            return found
+        return self.marked(text) or self.announced(text) or self.told(text)
 
     def whole(self, text: str) -> str | None:
         """The label that the text is and nothing else; in the text's own case first, for labels that differ in it."""
         return self.by_spelling.get(text.strip(_EDGES)) or self.by_bare.get(bare_label(text))
 
-    def field(self, text: str) -> str | None:
-        fields = json_fields(text)
-        named = [self.read(value) for name, value in fields if name in ANSWER_FIELDS]
-        return _agreed(named) or _agreed(self.whole(value) for _, value in fields)
-
-    def boxed(self, text: str) -> str | None:
-        contents = (re.sub(r"\\\w+", "", content) for content in reversed(boxed(text)))
+    def marked(self, text: str) -> str | None:
+        contents = (re.sub(r"\\\w+", "", content) for content in marked(text))
         return next(filter(None, map(self.read, contents)), None)
 
     def announced(self, text: str) -> str | None:
@@ -110,7 +116,7 @@ class _LabelReader:
 
     def phrase(self, phrase: str) -> str | None:
         """An announced label: what the phrase begins with, else what its first sentence tells."""
-        begins_with = self.whole(re.split(r"[.,;:!\n(]|\s-+\s|\s(?:because|since|as)\s", phrase, maxsplit=1)[0])
+        begins_with = self.whole(_FIRST_STOP.split(phrase, maxsplit=1)[0])
         if begins_with:
             return begins_with
         lead = _LEAD.match(phrase).end()  # type: ignore[union-attr]  # it matches nothing at least

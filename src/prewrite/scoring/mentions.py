@@ -1,6 +1,7 @@
 """Where a text mentions one of its task's labels, and where it only seems to.
 
-A mention is a label as whole words in any case and spacing, the longest where labels overlap. No mention is
+A mention is a label as whole words, in any case, with any spaces or underscores between them; the longest one where
+labels overlap. No mention is
 
 - a label of one letter, or of two capitals (`IT`), in another case or glued to others: "A" before a word is an
   article, "I" a pronoun, and "no" a determiner;
@@ -37,7 +38,7 @@ _NO_LITTLE_WORD = r"(?!'\w)(?![ \t]+(?!(?:is|because|since|as|or|and|but|not|rat
 _DENIED_BEFORE = re.compile(
     rf"""
     (?: \b(?:not(?!\s+only\b)|no(?!\s+(?:doubt|question)\b)|never|nor|neither|none|nothing|nobody|without|hardly
-            |cannot|than|instead|opposite|lack|absence|non) | n't )
+            |cannot|than|instead|opposite|lack|absence|non|far\ from|fail\w*\ to|anything\ but) | n't )
     (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so)\b)[\w'-]+){{0,3}}? {OPEN}$
     | (?:不是|不|非|没有|並非|并非){OPEN}$
     """,
@@ -51,7 +52,7 @@ _DENIED_AFTER = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_IN_A_ROW = re.compile(rf"{CLOSE}(?:\s*(?:[,/|&、-]|\b(?:or|and|vs\.?|versus)\b))+{OPEN}", re.IGNORECASE)
+_IN_A_ROW = re.compile(rf"{CLOSE}(?:\s*(?:[,/|&、-]|\b(?:or|and|to|vs\.?|versus)\b))+{OPEN}", re.IGNORECASE)
 _COMMA = re.compile(rf"{CLOSE}\s*,{OPEN}")
 _ROW_ENDS = re.compile(rf"{CLOSE}\s*(?:[.?!\n]|$)")
 _HEADING = re.compile(rf"{CLOSE}\s*:")
@@ -74,7 +75,7 @@ class LabelFinder:
     """Finds `labels` in texts that `even` has made."""
 
     def __init__(self, labels: Sequence[str]):
-        self._by_spelling = {" ".join(even(label).split()): label for label in labels}
+        self._by_spelling = {_spelling(even(label)): label for label in labels}
         self._by_folding = {
             spelling.casefold(): self._by_spelling[spelling] for spelling in reversed(self._by_spelling)
         }
@@ -94,19 +95,24 @@ class LabelFinder:
         return [mention for mention in found if mention not in options and not _is_denied(text, mention)]
 
     def _label(self, written: str) -> str:
-        spelling = " ".join(written.split())
+        spelling = _spelling(written)
         for form in (spelling, re.sub(r"\.0+$", "", spelling)):  # 1.0 is the label 1, unless there is a label 1.0
             if form in self._by_spelling:
                 return self._by_spelling[form]
         return self._by_folding[form.casefold()]
 
 
+def _spelling(label: str) -> str:
+    """With one space where there are several, or an underscore."""
+    return " ".join(label.replace("_", " ").split())
+
+
 def _mention_pattern(label: str) -> str:
-    pattern = whole_words(label)
+    pattern = whole_words(label).replace(r"\s+", r"[\s_]+")
     if _NUMBER.fullmatch(label):
         decimals = r"(?:\.0+)?" if "." not in label else ""
         before = "" if label[0] in "+-" else "(?<!-)"
-        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥]){before}{pattern}{decimals}(?![.,:/-]?\d)(?!\s?%)"
+        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥]){before}{pattern}{decimals}(?![.,:/-]?\d)(?!\s?%|\s+out of\b)"
     if len(label) == 1 and label.isalpha() and label.isascii():
         pattern = rf"(?<![.'-]){pattern}(?![+#'&])(?![.-]\w)"
     if label.lower() in _LITTLE_WORDS:

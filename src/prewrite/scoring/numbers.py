@@ -7,7 +7,7 @@ Two numbers are equal if their values are, whatever their spelling. The rules:
 | `1,080` `1 080` `1'080` `1_080` `1,00,000` | digits in groups; any space (plain, thin, no-break) before three |
 | `1.234,50` `1.234.567` `12,5` `0,125` | dots may group and a comma be the decimal mark where nothing else fits |
 | `1.234` `1,234` | what fits both ways is read as in English: a decimal dot, a grouping comma |
-| `-5` `–5` `−5` `-$5` `$-5` | negative, where no operand stands before the dash: `10-5` ends in 5 |
+| `-5` `–5` `−5` `-$5` `$-5` `negative 5` | negative, where no operand stands before the dash: `10-5` ends in 5 |
 | `$1.2 million` `$1.2M` `5k` | magnitude words count; short ones behind a currency sign only, but for k |
 | `1e3` `10^{-3}` `10**6` `10⁻³` `1.5 × 10^3` | powers have a value; the exponent of a unit (`m^2`) is no number |
 | `3/4` `\\frac{3}{4}` `½` `2 1/2` `2\\frac{1}{2}` | a quotient; a proper fraction behind a number is added to it |
@@ -53,8 +53,8 @@ _PARTS = r"""(?:
 _CURRENCY = "$€£¥₹₩₽₺₫₪฿₦₱"
 _NUMBER = re.compile(
     rf"""
-    (?=[-{_CURRENCY}√π.\d])
-    (?:(?<![\w)\]])(?P<sign>-))?
+    (?=[-{_CURRENCY}√π.\d]|(?i:negative|minus))
+    (?P<sign>(?<![\w)\]])-|\b(?i:negative)\s|(?:^|(?<=\bis\s)|(?<=[:=]\s))(?i:minus)\s)?
     (?: (?P<currency>[{_CURRENCY}]\s?)(?P<inner>-)?
       | (?<!\w)(?<!\d[./])(?<!\^)(?<!\^[-+({{])(?<!\^[({{][-+])(?<!_\{{)(?<![A-Za-z]\*\*)
     )
@@ -183,6 +183,7 @@ def _quotient(over: float, under: float) -> int | float:
 # ---- spellings made plain -----------------------------------------------------------------------------------------
 
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]*[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_FRACTION_BEHIND_DIGIT = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # a space makes "2½" a mixed number
 _LATEX = [
     (re.compile(r"\\[,!;: ]|~"), " "),
     (re.compile(r"\\(?:left|right|displaystyle|(?:text|mathrm|mathbf|textbf|mbox)(?=\{))"), ""),
@@ -205,6 +206,7 @@ def plain(text: str) -> str:
     ('3/4', '2 1/2', '-5', '10^{-3}', '$1,080')
     """
     if not text.isascii():
+        text = _FRACTION_BEHIND_DIGIT.sub(" ", text)
         text = _SUPERSCRIPTS.sub(lambda found: "^{" + found.group().translate(_CHARACTERS) + "}", text)
         text = text.translate(_CHARACTERS)
     if "\\" in text or "{,}" in text:
@@ -223,7 +225,7 @@ class _Characters(dict[int, str]):
         if character.isdecimal():
             made = str(unicodedata.decimal(character))
         elif unicodedata.decomposition(character).startswith("<fraction>"):
-            made = " " + compatible.replace("⁄", "/")  # the space makes "2½" a mixed number
+            made = compatible.replace("⁄", "/")
         elif compatible.isascii():
             made = compatible
         else:
@@ -233,5 +235,6 @@ class _Characters(dict[int, str]):
 
 
 _CHARACTERS = _Characters(
-    {ord(dash): "-" for dash in "–‒−‐‑⁻"} | {ord("⁄"): "/", ord("∕"): "/", ord("×"): "*", ord("’"): "'", ord("⁺"): "+"}
+    {ord(dash): "-" for dash in "–‒−‐‑⁻"}
+    | {ord("⁄"): "/", ord("∕"): "/", ord("×"): "*", ord("·"): "*", ord("⋅"): "*", ord("’"): "'", ord("⁺"): "+"}
 )
