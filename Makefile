@@ -13,7 +13,7 @@ demo: $(VENV)/.train
 	$(BIN)/prewrite demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=10
 
 test-latest: $(LATEST)/.dev
 	$(LATEST)/bin/python -m pytest tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \

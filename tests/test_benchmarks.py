@@ -43,11 +43,13 @@ def run_benchmark(command: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "printed"), RUNS)
 def test_a_benchmark_runs_to_its_end(command, printed):
     assert printed in run_benchmark(command)
 
 
+@pytest.mark.slow
 def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     study = importlib.import_module("study")
@@ -88,6 +90,7 @@ def rewrite_before(folder: Path) -> str:
     return next(row["rewrite"] for row in rows if row["event"] == "dev_eval")
 
 
+@pytest.mark.slow
 def test_transfer_measures_tasks_that_were_not_trained_on(tmp_path):
     words = {"colour": ("red", "blue"), "size": ("big", "small"), "taste": ("sweet", "sour")}
     for name, labels in words.items():

@@ -13,7 +13,13 @@ from prewrite.cli.main import COMMANDS, main
 from prewrite.run.config import TaskConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes").glob("*.yaml")),
+]
+ROOMS = sorted(path.name for path in (ROOT / "src" / "prewrite").iterdir() if (path / "__init__.py").is_file())
 SCRIPTS = {"finetune.py": "train", "inference.py": "rewrite"}
 
 
@@ -68,3 +74,49 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def named_files(text):
+    """The Python files that a text names: by their way from the root or a room, or by their name in backticks."""
+    places = "|".join(["src", "tests", "benchmarks", "examples", *ROOMS])
+    yield from re.findall(rf"(?<![\w/.])(?:{places})/[\w/]+\.py\b", text)
+    yield from re.findall(r"`(\w+\.py)`", text)
+
+
+def exists(name, files):
+    """Whether one of `files` is `name`, seen from the root, from the package, or, for a bare name, anywhere."""
+    return name in files or f"src/prewrite/{name}" in files or any(file.endswith(f"/{name}") for file in files)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("see src/prewrite/train/ppo.py and `train/kl.py`", ["src/prewrite/train/ppo.py", "train/kl.py"]),
+        ("(tests/test_docs.py holds it) `files.py` does it", ["tests/test_docs.py", "files.py"]),
+        ("--metric scoring.py:same_name, data/train.jsonl", []),
+    ],
+)
+def test_files_are_named_in_three_ways(text, names):
+    assert list(named_files(text)) == names
+
+
+def test_every_python_file_that_is_named_exists():
+    code = [file for place in ("src", "tests", "benchmarks", "examples") for file in (ROOT / place).rglob("*.py")]
+    files = {file.relative_to(ROOT).as_posix() for file in [*code, *ROOT.glob("*.py")]}
+    gone = [
+        f"{page.relative_to(ROOT)} names {name}"
+        for page in [*PAGES, ROOT / "Makefile", *code]
+        if page != Path(__file__)
+        for name in named_files(page.read_text(encoding="utf-8"))
+        if not exists(name, files)
+    ]
+    assert gone == []
+
+
+def test_what_the_map_says_to_touch_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`, `(\w+)`", text)
+    assert len(named) > 10
+    for file, name in named:
+        source = next(path for path in (ROOT / file, ROOT / "src" / "prewrite" / file) if path.is_file())
+        assert re.search(rf"^(?:def |class )?{name}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (file, name)

@@ -25,6 +25,7 @@ def test_a_run_leaves_every_file_that_the_design_names(run):
     assert result["fidelity"]["initial"] == 1.0 and 0 <= result["fidelity"]["rewrite"] <= 1
 
 
+@pytest.mark.slow
 def test_finetune_and_inference_are_the_same_commands(toy, tmp_path):
     flags = train_flags(toy, tmp_path / "run")[1:]
     asked = [sys.executable, "finetune.py", *flags]

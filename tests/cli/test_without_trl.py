@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
 BLOCKED = "import sys; sys.modules['trl'] = None\n"
 
 

@@ -388,6 +388,7 @@ def test_every_instruction_of_the_warm_start_corpus_passes_for_english():
     assert [note for row in map(json.loads, rows) if (note := language_note(row["instruction"]))] == []
 
 
+@pytest.mark.slow
 def test_the_judge_tells_other_tasks_apart_in_other_languages_too():
     pytest.importorskip("torch", reason="the judge is an in-process model, prewrite[train]")
     from prewrite.task_models.hf import HFTaskModel

@@ -94,6 +94,10 @@ class VLLMServer:
         self.__exit__()
         raise RuntimeError(f"vLLM was not ready within {START_SECONDS} s; see {self._log or 'above'}")
 
+    def wait(self) -> None:
+        """Until the server ends by itself."""
+        self._process.wait()
+
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         try:
@@ -118,7 +122,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the server would outlive this process
     with VLLMServer(args.venv, resolve_model(args.model), args.port, dtype=args.dtype) as server:
         print(f"ready: {server.address} with {MODEL_NAME}", flush=True)
-        server._process.wait()
+        server.wait()
 
 
 if __name__ == "__main__":

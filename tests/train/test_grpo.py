@@ -362,6 +362,7 @@ def trl_has_ppo():
     return "PPOTrainer" in dir(trl)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(trl_has_ppo(), reason="this TRL has PPO")
 def test_ppo_on_a_trl_without_it_says_so_in_one_line_before_anything_is_written(tmp_path):
     with pytest.raises(MissingDependencyError, match=r"trl==0\.25"):

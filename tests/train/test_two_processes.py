@@ -34,6 +34,7 @@ def json_lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_policy(tmp_path):
     ended = launch(SCRIPT, tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -47,6 +48,7 @@ def test_two_processes_train_one_policy(tmp_path):
     assert texts[:32] != texts[32:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm):
     flags = train_flags(toy, tmp_path / "run", "--algorithm", algorithm, "--strategy", "S", "--num_candidates", "3")
