@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from benchmarks.readme_picture import draw, read_rows
 
 from prewrite.cli.demo import DEMO
 from prewrite.cli.main import COMMANDS, main
@@ -120,3 +121,14 @@ def test_what_the_map_says_to_touch_is_there():
     for file, name in named:
         source = next(path for path in (ROOT / file, ROOT / "src" / "prewrite" / file) if path.is_file())
         assert re.search(rf"^(?:def |class )?{name}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (file, name)
+
+
+def test_the_picture_and_the_table_of_the_readme_show_what_the_results_say():
+    rows = read_rows((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert [row.data for row in rows] == ["AG News", "SST-2", "Subj", "demo"]
+    assert (rows[0].before, rows[0].calibrated, rows[0].after) == (0.338, 0.628, (0.658, 0.628, 0.658))
+    assert (ROOT / "docs" / "before_after.svg").read_text(encoding="utf-8") == draw(rows)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in rows:
+        after = ", ".join(f"{value:.3f}" for value in row.after)
+        assert re.search(rf"^\| {row.data}, [^|]+\| {row.before:.3f} \| {after} \|", readme, re.MULTILINE)
