@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import random
 from pathlib import Path
@@ -51,6 +53,12 @@ def test_no_case_stands_twice_and_there_are_enough():
         assert len(asked) == len(rows), name
         counts[name] = len(rows)
     assert counts["labels"] >= 80 and counts["numbers"] >= 120 and counts["short_answers"] >= 40
+
+
+@pytest.mark.parametrize("module", ["answers", "cues", "labels", "metrics", "numbers"])
+def test_the_examples_in_docstrings_hold(module):
+    results = doctest.testmod(importlib.import_module(f"prewrite.scoring.{module}"))
+    assert results.attempted > 0 and results.failed == 0
 
 
 FORMS = ["{}", "{}\n\nInput: and so on", "**Answer:** {}", "Answer:\n{}", "The answer is {}.", '{{"answer": "{}"}}']
