@@ -26,7 +26,10 @@ from prewrite.scoring.cues import ANSWER_FIELDS, announced, first_sentence, json
 from prewrite.scoring.mentions import CLOSE, OPEN, LabelFinder, even
 
 _EDGES = string.whitespace + "\"'`*_.,:;!?()[]{}“”‘’„«»「」『』《》【】。、，：；！？…"
-_STOP = re.compile(rf"{CLOSE}\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→)")
+_STOP = re.compile(
+    rf"{CLOSE}(?:\s(?:review|sentiment|text|sentence|article|statement|comment|message|tweet|tone)\b)?"
+    r"\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→)"
+)
 _FIRST_STOP = re.compile(r"[.,;:!](?=\s|$)|\s\(|\s-+\s|\s(?:because|since|as)\s")
 _STATED = re.compile(
     rf"""
@@ -47,8 +50,13 @@ _CONFIRMED = (
     r"\b(?:is|would be|seems to be)\s+(?:the\s+)?(?:(?:most\s+)?(?:correct|right|best|final|fitting)|answer)\b"
 )
 _IS_THE_ANSWER = re.compile(rf"{CLOSE}\s+{_CONFIRMED}", re.IGNORECASE)
+# What may stand before a label that opens an answer.
 _LEAD = re.compile(
-    rf"{OPEN}(?:(?:option|choice|letter|label|class|category|likely|probably|clearly|the|a)\s+)*{OPEN}", re.I
+    rf"""
+    {OPEN}(?:(?:(?:it|this|that)(?:\ is|'s)|I\ (?:think|believe)|the|an?|option|choice|letter|label|class|category
+        |likely|probably|clearly|definitely|mostly|very)\s+)*{OPEN}
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 

@@ -37,9 +37,11 @@ _NO_LITTLE_WORD = r"(?!'\w)(?![ \t]+(?!(?:is|because|since|as|or|and|but|not|rat
 
 _DENIED_BEFORE = re.compile(
     rf"""
-    (?: \b(?:not(?!\s+only\b)|no(?!\s+(?:doubt|question)\b)|never|nor|neither|none|nothing|nobody|without|hardly
-            |cannot|than|instead|opposite|lack|absence|non|far\ from|fail\w*\ to|anything\ but) | n't )
-    (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so)\b)[\w'-]+){{0,3}}? {OPEN}$
+    (?: \b(?: not(?!\s+(?:only|just|merely)\b) | (?:no|without)(?!\s+(?:an?\s+|any\s+)?(?:doubt|question)\b)
+            | never|nor|neither|none|nothing|nobody|hardly|cannot|than|instead|opposite|lack|absence|non
+            | far\ from | fail\w*\ to | anything\ but ) | n't )
+    (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so|thus|hence|because|since|and\s+(?:it|is|was|so|thus|hence))\b)[\w'-]+){{0,3}}?
+    {OPEN}$
     | (?:不是|不|非|没有|並非|并非){OPEN}$
     """,
     re.IGNORECASE | re.VERBOSE,
