@@ -29,6 +29,8 @@ class RunFolder:
         self.rewrites = path / "rewrites.jsonl"
         self.items = path / "items.jsonl"
         self.result = path / "result.json"
+        self.prompt = path / "prompt.json"
+        self.candidates = path / "candidates.jsonl"
         self.checkpoints = path / "checkpoints"
         self.rewriter = path / "rewriter"
         self.report_html = path / "report.html"
@@ -82,7 +84,7 @@ class RunFolder:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
         for file in (self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result):
             file.unlink(missing_ok=True)
-        for file in (self.report_html, self.report_md):
+        for file in (self.prompt, self.candidates, self.report_html, self.report_md):
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.rewriter):
             if folder.exists():

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from prewrite.errors import ConfigError
 
-Source = Literal["initial", "greedy", "sample", "rollout"]
+Source = Literal["initial", "greedy", "sample", "rollout", "file"]
 
 
 class Proposer(Protocol):

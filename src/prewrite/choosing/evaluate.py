@@ -1,4 +1,4 @@
-"""Several instructions on one data set, item by item: what each scores, and what it gains over the others."""
+"""Several prompts on one data set, item by item: what each scores, and what it gains over the others."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from prewrite.choosing.evaluation import Evaluation, InstructionResult, LabelRes
 from prewrite.choosing.labels import Reliability, batch_calibrate, label_probabilities, reliability
 from prewrite.choosing.stats import holm, mean_interval, paired_bootstrap
 from prewrite.errors import ConfigError
+from prewrite.scoring.prompt import TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
 
 class Answering(Protocol):
     """The part of the evaluator that is needed here."""
 
-    def answers(self, rewrites: Sequence[str], examples: Sequence[RewriteExample]) -> list[list[Answer]]:
-        """One graded answer per rewrite and example, indexed [rewrite][example]."""
+    def answers(self, rewrites: Sequence[str | TaskPrompt], examples: Sequence[RewriteExample]) -> list[list[Answer]]:
+        """One graded answer per prompt and example, indexed [prompt][example]."""
         ...
 
 
 def evaluate(
     evaluator: Answering,
-    instructions: Mapping[str, str],
+    instructions: Mapping[str, str | TaskPrompt],
     examples: Sequence[RewriteExample],
     *,
     baseline: str = "initial",
@@ -35,7 +36,7 @@ def evaluate(
     level: float = 0.95,
     seed: int = 0,
 ) -> Evaluation:
-    """Ask for the answers under all `instructions` (name to text) in one call, and compare them item by item.
+    """Ask for the answers under all `instructions` (name to wording or whole prompt), and compare them item by item.
 
     Each is compared with `baseline`; `primary`, the one that the evaluation is about, with each of the others too.
     `seed` fixes the bootstrap. Raises `ConfigError` if there are no examples, or no instruction of either name.
@@ -48,8 +49,8 @@ def evaluate(
             raise ConfigError(f"{role} {name!r} is not among the instructions: {known}")
     graded = evaluator.answers(list(instructions.values()), examples)
     results = {
-        name: _result(name, text, answers, examples, level, seed)
-        for (name, text), answers in zip(instructions.items(), graded, strict=True)
+        name: _result(name, prompt, answers, examples, level, seed)
+        for (name, prompt), answers in zip(instructions.items(), graded, strict=True)
     }
     others = [name for name in results if name != baseline]
     pairs = [(name, baseline) for name in others]
@@ -80,14 +81,19 @@ def evaluate(
 
 
 def _result(
-    name: str, text: str, answers: Sequence[Answer], examples: Sequence[RewriteExample], level: float, seed: int
+    name: str,
+    prompt: str | TaskPrompt,
+    answers: Sequence[Answer],
+    examples: Sequence[RewriteExample],
+    level: float,
+    seed: int,
 ) -> InstructionResult:
     scores = np.array([answer.score for answer in answers], dtype=np.float64)
     if scores.size != len(examples):
         raise ConfigError(f"instruction {name!r} has {scores.size} answers for {len(examples)} examples")
     return InstructionResult(
         name,
-        text,
+        prompt,
         scores,
         float(scores.mean()),
         mean_interval(scores, level=level, seed=seed),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from prewrite.choosing.labels import Reliability
 from prewrite.choosing.stats import Interval, PairedDifference
 from prewrite.errors import ConfigError
+from prewrite.scoring.prompt import TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
 
@@ -33,7 +34,8 @@ class InstructionResult:
     """One instruction on the data set."""
 
     name: str
-    instruction: str
+    prompt: str | TaskPrompt
+    """A wording of the instruction, or a whole prompt."""
     scores: NDArray[np.float64]
     """Per item, in [0, 1]."""
     mean: float
@@ -46,6 +48,11 @@ class InstructionResult:
     """Per item, 1 where the label is right after batch calibration (`labels.batch_calibrate`), else 0; None where the
     backend scored no labels, or the rows differ in theirs."""
     answers: tuple[Answer, ...]
+
+    @property
+    def instruction(self) -> str:
+        """The instruction in the prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt.instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,9 @@ class Evaluation:
         name = name or self.primary or next(iter(self.differences), self.baseline)
         if name != self.baseline and name not in self.differences:
             raise ConfigError(f"instruction {name!r} was not evaluated; known: {', '.join(self.results)}")
-        if name == self.baseline or self.results[name].instruction == self.results[self.baseline].instruction:
-            return f"No significant gain: the {self.baseline} instruction was kept."
+        if name == self.baseline or self.results[name].prompt == self.results[self.baseline].prompt:
+            kept = "instruction" if isinstance(self.results[self.baseline].prompt, str) else "prompt"
+            return f"No significant gain: the {self.baseline} {kept} was kept."
         found = self.differences[name]
         measured = (
             f"{points(found.mean)} points on {self.n} {self.rows} rows, "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,8 @@ from prewrite.errors import ConfigError
 from prewrite.scoring.answer_lines import answer_lines
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.offsets import Offsets, calibrated_logprob, choose_offsets, gold_indices
-from prewrite.scoring.prompt import LAYOUTS, TaskPrompt
+from prewrite.scoring.prompt import LAYOUTS, PARTS, TaskPrompt
 from prewrite.types import Answer, RewriteExample
-
-Part = Literal["instruction", "answer_line", "exemplars", "offsets"]
-PARTS: tuple[Part, ...] = ("instruction", "answer_line", "exemplars", "offsets")
 
 WORDING_SHARE = 0.35
 """Of the calls, what the wordings get: exemplars and offsets bring most of the gain."""
@@ -82,7 +79,7 @@ def search_prompt(
     *,
     train_rows: Sequence[RewriteExample] = (),
     wordings: Sequence[tuple[str, str]] = (),
-    parts: Sequence[Part] = PARTS,
+    parts: Sequence[str] = PARTS,
     calls: int = 1200,
     seed: int = 0,
 ) -> Found:
@@ -92,7 +89,7 @@ def search_prompt(
         initial: where the search starts; it always competes.
         train_rows: where exemplars come from; without rows, no exemplars.
         wordings: (text, where it came from) of other wordings of the instruction.
-        parts: what may change; the rest stays as `initial` has it.
+        parts: which of `PARTS` may change; the rest stays as `initial` has it.
         calls: most task-model calls, a cached answer counted like a fresh one.
         seed: of the sets of exemplars, the order of rows, and the folds in which offsets are chosen.
 
@@ -130,7 +127,7 @@ def structures(
     train_rows: Sequence[RewriteExample],
     count: int,
     *,
-    parts: Sequence[Part],
+    parts: Sequence[str],
     seed: int,
 ) -> list[PromptCandidate]:
     """Up to `count` prompts around the initial instruction: each answer line alone, then sets of exemplars.

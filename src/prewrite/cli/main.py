@@ -14,6 +14,8 @@ from prewrite.errors import ConfigError, PrewriteError
 
 COMMANDS = {
     "demo": "train, choose, test and report on the built-in data, offline",
+    "search": "search a better prompt: wording, answer line, exemplars and label offsets",
+    "ask": "answer inputs with a prompt.json",
     "train": "train a rewriter and test what it gains",
     "train-reward": "learn a reward model from a run's scored rollouts",
     "rewrite": "rewrite an instruction with a trained rewriter",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from prewrite.errors import ConfigError, DataError, ModelNotFoundError
-from prewrite.run.config import ChoiceConfig, TaskConfig, TrainConfig
+from prewrite.run.config import ChoiceConfig, ReadableConfig, SearchConfig, TaskConfig, TrainConfig
 
 if TYPE_CHECKING:
     from prewrite.data import PRewriteDataset, Splits
@@ -77,7 +77,7 @@ def open_splits(config: TaskConfig) -> list[Splits]:
     ]
 
 
-def open_instructions(config: TrainConfig, splits: Sequence[Splits]) -> list[InstructionRows]:
+def open_instructions(config: TrainConfig | SearchConfig, splits: Sequence[Splits]) -> list[InstructionRows]:
     """The instructions that a rewrite can be chosen for and, where test rows are held out, tested.
 
     Warns of instructions that have only one of dev and test rows; raises `DataError` where all are like that.
@@ -170,7 +170,7 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
     )
 
 
-def open_fidelity(config: ChoiceConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
+def open_fidelity(config: ReadableConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
     """The judge of fidelity that the settings name; None for `none`.
 
     It shares the weights of the task model of `evaluator` where both are the same model. Its questions are no
@@ -196,7 +196,7 @@ def open_fidelity(config: ChoiceConfig, evaluator: Evaluator | None = None) -> F
 
 
 def open_reward(
-    config: ChoiceConfig, evaluator: Evaluator, examples: Sequence[RewriteExample], **task_part: Any
+    config: ReadableConfig, evaluator: Evaluator, examples: Sequence[RewriteExample], **task_part: Any
 ) -> TaskReward:
     """Guards and fidelity of the settings around the evaluator; `examples` is a row of each kind.
 

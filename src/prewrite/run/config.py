@@ -15,6 +15,7 @@ from prewrite.errors import ConfigError
 from prewrite.run.option import option, options_of
 from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.scoring.metrics import get_metric
+from prewrite.scoring.prompt import PARTS
 from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES, check_penalties, check_task_part
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.task_models.registry import parse_task_model
@@ -99,7 +100,57 @@ class TaskConfig(DataConfig):
 
 
 @dataclass
-class ChoiceConfig(TaskConfig):
+class ReadableConfig(TaskConfig):
+    """What keeps a rewrite readable and on its task."""
+
+    group: ClassVar = "choice"
+
+    guards: list[str] = option(
+        list(DEFAULT_GUARDS),
+        f"penalties in training, and what is never chosen; any of {', '.join(GUARDS)}, or none",
+    )
+    fidelity_model: str = option(
+        "embedded", "who judges how much of the instruction a rewrite tells: embedded, a folder, a hub id, or none"
+    )
+    min_fidelity: float = option(MIN_FIDELITY, "below this fidelity a rewrite is penalised and not chosen; 0: never")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.guards = [name for name in self.guards if name != "none"]
+        check_penalties(guards=self.guards, min_fidelity=self.min_fidelity)
+
+
+@dataclass
+class SearchConfig(ReadableConfig):
+    """A search of the whole prompt, without training."""
+
+    group: ClassVar = "choice"
+
+    parts: list[str] = option(
+        list(PARTS), f"what of the prompt may change; any of {', '.join(PARTS)}", common=True, choices=PARTS
+    )
+    search_calls: int = option(1200, "most task-model calls of the search on dev rows", common=True, above=0)
+    rewriter: str = option(
+        "embedded", "who writes other wordings: embedded (untrained), a run folder, or none", common=True
+    )
+    num_candidates: int = option(8, "wordings asked of the rewriter", common=True, at_least=0)
+    candidates: str | None = option(None, "text file of other wordings to try, one a line")
+    test_examples: int = option(
+        0, "most test rows of an instruction, drawn by the seed before any is asked; 0: all", at_least=0
+    )
+    output_dir: str = option("runs/search", "the run folder", common=True)
+    overwrite: bool = option(False, "replace the run in output_dir", common=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.hold_out_test:
+            raise ConfigError("a search needs test rows to measure what it found; leave hold_out_test on")
+        if self.candidates is not None and not Path(self.candidates).is_file():
+            raise ConfigError(f"candidates {self.candidates!r}: no such file; give a text file, one wording a line")
+
+
+@dataclass
+class ChoiceConfig(ReadableConfig):
     """How a rewrite is chosen."""
 
     group: ClassVar = "choice"
@@ -129,19 +180,6 @@ class ChoiceConfig(TaskConfig):
         may_change=True,
     )
     race_items: int = option(0, "most dev rows that the choice may use; 0: all", at_least=0, may_change=True)
-    guards: list[str] = option(
-        list(DEFAULT_GUARDS),
-        f"penalties in training, and what is never chosen; any of {', '.join(GUARDS)}, or none",
-    )
-    fidelity_model: str = option(
-        "embedded", "who judges how much of the instruction a rewrite tells: embedded, a folder, a hub id, or none"
-    )
-    min_fidelity: float = option(MIN_FIDELITY, "below this fidelity a rewrite is penalised and not chosen; 0: never")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.guards = [name for name in self.guards if name != "none"]
-        check_penalties(guards=self.guards, min_fidelity=self.min_fidelity)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import prewrite
 from prewrite.data import Splits
-from prewrite.run.config import TrainConfig
+from prewrite.run.config import TaskConfig, TrainConfig
 from prewrite.run.resume import reopen
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.base import TaskModel
@@ -38,11 +38,13 @@ def open_run_folder(
     return run
 
 
-def run_record(config: TrainConfig, argv: Sequence[str], task_model: TaskModel, *, processes: int) -> dict[str, Any]:
+def run_record(
+    config: TaskConfig, argv: Sequence[str], task_model: TaskModel, *, processes: int, command: str = "train"
+) -> dict[str, Any]:
     """What `config.json` holds."""
     return {
         "prewrite_version": prewrite.__version__,
-        "command": "train",
+        "command": command,
         "argv": list(argv),
         "config": asdict(config),
         "task_model": {"name": task_model.name, "identity": task_model.identity},

@@ -23,6 +23,8 @@ from prewrite.types import DECODINGS
 
 Layout = Literal["instruction_first", "exemplars_first"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+PARTS = ("instruction", "answer_line", "exemplars", "offsets")
+"""What of a prompt a search may change."""
 VERSION = 1
 """Of `prompt.json`."""
 

@@ -1,0 +1,126 @@
+"""`prewrite search` writes a prompt.json that `prewrite ask` answers with; bad input is one line and exit code 2."""
+
+import json
+
+import pytest
+
+from prewrite.cli.main import main
+from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
+
+
+def flags(toy, output, *more):
+    return [
+        "search", "--dataset", str(toy / "rows.jsonl"), "--task_model", f"hf:{toy / 'model'}", "--rewriter", "none",
+        "--fidelity_model", "none", "--search_calls", "100", "--no_cache", "--output_dir", str(output), *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "run"
+    assert main(flags(toy, folder)) == 0
+    return folder
+
+
+def test_a_search_leaves_the_prompt_every_candidate_and_the_test(found):
+    result = json.loads((found / "result.json").read_text())
+    assert load_prompt(found) == TaskPrompt.from_json(result["prompt"])
+    candidates = [json.loads(line) for line in (found / "candidates.jsonl").read_text().splitlines()]
+    assert candidates[0]["source"] == "initial" and sum(row["chosen"] for row in candidates) == 1
+    assert result["search"]["calls"] <= 100
+    assert next(iter(result["test"]["instructions"])) == "initial" and "prompt" in result["test"]["instructions"]
+    assert len((found / "items.jsonl").read_text().splitlines()) == result["test"]["n"]
+
+
+def test_the_same_seed_finds_the_same_prompt(found, toy, tmp_path):
+    assert main(flags(toy, tmp_path / "again")) == 0
+    assert load_prompt(tmp_path / "again") == load_prompt(found)
+
+
+def test_a_finished_search_is_not_replaced_unless_told(found, toy, capsys):
+    assert main(flags(toy, found)) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_json_is_one_object_with_the_result(toy, tmp_path, capsys):
+    assert main(flags(toy, tmp_path / "run", "--json", "--parts", "offsets")) == 0
+    assert json.loads(capsys.readouterr().out)["search"]["source"] == "initial"
+
+
+def test_wordings_come_from_a_file(toy, tmp_path):
+    (tmp_path / "wordings.txt").write_text("solve the task now\n\nsolve the task step\n")
+    run = tmp_path / "run"
+    more = ["--candidates", str(tmp_path / "wordings.txt"), "--guards", "none", "--search_calls", "400"]
+    assert main(flags(toy, run, *more)) == 0
+    rows = [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
+    assert {row["prompt"]["instruction"] for row in rows if row["source"] == "file"} == {
+        "solve the task now",
+        "solve the task step",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--parts", "exemplar"], "parts 'exemplar' is unknown"),
+        (["--search_calls", "0"], "search_calls is 0"),
+        (["--search_calls", "3"], "search_calls 3 cannot compare two prompts"),
+        (["--candidates", "missing.txt"], "candidates 'missing.txt': no such file"),
+        (["--no_hold_out_test"], "a search needs test rows"),
+    ],
+)
+def test_bad_settings_are_one_line(toy, tmp_path, capsys, more, words):
+    assert main(flags(toy, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+PROMPT = TaskPrompt(
+    "solve the task", exemplars=(Exemplar("step 1", "step"),), label_offsets=(("step", 100.0), ("now", -100.0))
+)
+
+
+def ask(toy, prompt, *more):
+    return ["ask", "--prompt", str(prompt), "--task_model", f"hf:{toy / 'model'}", "--no_cache", *more]
+
+
+def test_ask_answers_with_the_prompt_and_its_offsets(toy, tmp_path, capsys):
+    PROMPT.save(tmp_path / "prompt.json")
+    assert main(ask(toy, tmp_path, "step 3")) == 0
+    assert capsys.readouterr().out == "now\n"  # 200 nats are off the other label
+
+
+def test_ask_answers_every_row_of_a_file(toy, tmp_path, capsys):
+    PROMPT.save(tmp_path / "prompt.json")
+    (tmp_path / "rows.jsonl").write_text('{"input": "step 1"}\n\n{"input": "now 2", "id": 7}\n')
+    assert main(ask(toy, tmp_path / "prompt.json", "--file", str(tmp_path / "rows.jsonl"))) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [{"input": "step 1", "answer": "now"}, {"input": "now 2", "answer": "now"}]
+
+
+def test_offsets_can_be_left_out_or_labels_named(toy, tmp_path, capsys):
+    PROMPT.save(tmp_path / "prompt.json")
+    assert main(ask(toy, tmp_path, "step 3", "--no-offsets", "--choices", "now", "step")) == 0
+    assert capsys.readouterr().out.strip() in ("now", "step")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("[1]", "field 'input': None"), ('{"input": 3}', "field 'input': 3; it must be text"), ("{", "is not JSON")],
+)
+def test_a_broken_row_is_named_by_file_and_line(toy, tmp_path, capsys, content, words):
+    PROMPT.save(tmp_path / "prompt.json")
+    (tmp_path / "rows.jsonl").write_text('{"input": "a"}\n' + content + "\n")
+    assert main(ask(toy, tmp_path, "--file", str(tmp_path / "rows.jsonl"))) == 2
+    error = capsys.readouterr().err
+    assert "rows.jsonl:2" in error and words in error
+
+
+def test_ask_needs_one_way_of_input_and_a_prompt(toy, tmp_path, capsys):
+    PROMPT.save(tmp_path / "prompt.json")
+    assert main(ask(toy, tmp_path)) == 2
+    assert "give one INPUT, or --file ROWS" in capsys.readouterr().err
+    assert main(ask(toy, tmp_path / "missing.json", "x")) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(ask(toy, tmp_path, "x", "--choices", "step", "other")) == 2
+    assert "no offset for the label 'other'" in capsys.readouterr().err
