@@ -6,8 +6,8 @@ import pytest
 
 from prewrite.data import load_splits
 from prewrite.errors import CapabilityError
-from prewrite.run.build import open_training_reward
-from prewrite.run.config import TrainConfig
+from prewrite.run.build import open_rows, open_training_reward
+from prewrite.run.config import TaskConfig, TrainConfig
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.task_models.scripted import ScriptedTaskModel
 
@@ -23,3 +23,13 @@ def test_a_reward_that_the_task_model_cannot_give_is_refused_before_anything_is_
     with pytest.raises(CapabilityError, match=r"scores gold answers as given texts, which .*writer cannot do"):
         open_training_reward(config, Evaluator(writer), [load_splits(rows)])
     assert asked == []
+
+
+def test_what_was_guessed_about_the_rows_of_a_command_is_said(tmp_path, caplog):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text;label\n" + "".join(f"text {n};{n % 2}.0\n" for n in range(20)), encoding="utf-8")
+    columns = {"input": "text", "output": "label"}
+    config = TaskConfig(dataset=[str(rows)], column_map=columns, instruction="Judge.", task="classification")
+    assert {example.output for example in open_rows(config, "dev")} == {"0", "1"}
+    assert caplog.messages[0] == f"{rows}: read as cells between semicolons"
+    assert caplog.messages[1].startswith("'Judge.': the labels are numbers (0, 1), and the instruction does not say")

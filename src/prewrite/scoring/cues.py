@@ -22,7 +22,7 @@ _ANNOUNCED = re.compile(
     (?: (?:\b(?:is|was|would\ be|should\ be|must\ be|ist|est|es|è|é)\b|['’]s\b|[是为は])
         (?!\s*(?:not|n['’]t)\b)\s*[:：]?
       | [:：=→] | -> | \s[-–—]\s | (?=\n) )
-    [\s*_`"'“”‘’(\[$<>|]*
+    (?:[\s*_`"'“”‘’(\[<>|]|\$(?![-.\d]))*
     (?=(?P<phrase>[^\n]{1,400}))  # looked ahead at, since it may hold the next announcement
     """,
     re.IGNORECASE | re.VERBOSE,
