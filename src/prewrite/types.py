@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Task = Literal["classification", "qa", "math"]
@@ -41,6 +41,8 @@ class RewriteExample:
     """Overrides the meta prompt for this row's instruction; see `meta_prompts.build_meta_prompt`."""
     choices: tuple[str, ...] | None = None
     """The labels, in a fixed order; None where the task is not classification."""
+    place: str = field(default="", compare=False, repr=False)
+    """Where the row stands, for messages: `rows.jsonl, row 17`. Rows that differ in nothing else are equal."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", kind_of_task(self.task, self.choices))
@@ -61,9 +63,11 @@ class Answer:
     prediction: str
     """What is graded: the part of `output` that the parser took for the answer."""
     score: float
-    """From the metric, in [0, 1]; higher is better."""
+    """From the metric, in [0, 1]; higher is better. NaN where there is no answer."""
     label_logprobs: tuple[float, ...] | None = None
     """One natural-log probability per `RewriteExample.choices`, where the backend scored labels."""
+    no_answer: str = ""
+    """Why there is none, for a row that is left out of every comparison; its score is NaN."""
 
 
 @dataclass(frozen=True, slots=True)

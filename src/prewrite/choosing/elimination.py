@@ -37,6 +37,10 @@ class Elimination:
         self.seen = 0
         self.z = np.zeros(count)
 
+    def limit_at(self, items: int) -> float:
+        """Limit of the test statistic after so many items: a look's own, or with rows left out the next look's."""
+        return self.limit[min(look for look in self.limit if look >= items)]
+
     def judge(self, scores: Floats) -> list[int]:
         """Test every candidate still in on all items so far, (candidate, item); stop and return those that fail."""
         alive, count = np.flatnonzero(self.alive), scores.shape[1]
@@ -49,7 +53,7 @@ class Elimination:
         self.z[alive] = mean * np.sqrt((count + PRIOR_ITEMS) / variance)
         means = scores[alive].mean(axis=1)
         leader = alive[np.argmax(means)]
-        out = [int(i) for i in alive if self.z[i] >= self.limit[count] and i != leader]
+        out = [int(i) for i in alive if self.z[i] >= self.limit_at(count) and i != leader]
         self.alive[out] = False
         self._weigh(scores)
         return out

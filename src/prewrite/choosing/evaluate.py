@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from prewrite.choosing.evaluation import Evaluation, InstructionResult, LabelResult
+from prewrite.choosing.evaluation import Evaluation, InstructionResult, LabelResult, LeftOutRow
 from prewrite.choosing.labels import Reliability, batch_calibrate, label_probabilities, reliability
 from prewrite.choosing.stats import holm, mean_interval, paired_bootstrap
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
@@ -39,7 +39,8 @@ def evaluate(
     """Ask for the answers under all `instructions` (name to wording or whole prompt), and compare them item by item.
 
     Each is compared with `baseline`; `primary`, the one that the evaluation is about, with each of the others too.
-    `seed` fixes the bootstrap. Raises `ConfigError` if there are no examples, or no instruction of either name.
+    A row that one of them got no answer to is left out for all. `seed` fixes the bootstrap. Raises `ConfigError` if
+    there are no examples, or no instruction of either name.
     """
     if not examples:
         raise ConfigError(f"there are no {rows} rows to evaluate on; give at least one")
@@ -48,6 +49,13 @@ def evaluate(
             known = ", ".join(instructions) or "none"
             raise ConfigError(f"{role} {name!r} is not among the instructions: {known}")
     graded = evaluator.answers(list(instructions.values()), examples)
+    left_out = [at for at in range(len(examples)) if any(answers[at].no_answer for answers in graded)]
+    if len(left_out) == len(examples):
+        raise NoAnswerError(f"none of the {len(examples)} {rows} rows got an answer: {graded[0][0].no_answer}")
+    missing = tuple(LeftOutRow(examples[at].input, examples[at].place, graded[0][at].no_answer) for at in left_out)
+    answered = [at for at in range(len(examples)) if at not in set(left_out)]
+    examples = [examples[at] for at in answered]
+    graded = [[answers[at] for at in answered] for answers in graded]
     results = {
         name: _result(name, prompt, answers, examples, level, seed)
         for (name, prompt), answers in zip(instructions.items(), graded, strict=True)
@@ -77,6 +85,7 @@ def evaluate(
         {b: difference for (_, b), difference in found.items() if b != baseline},
         calibrated,
         tuple(examples),
+        missing,
     )
 
 

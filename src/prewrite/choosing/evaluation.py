@@ -56,6 +56,16 @@ class InstructionResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutRow:
+    """A row that no instruction is measured on, since one of them got no answer to it."""
+
+    input: str
+    place: str
+    """Where it stands, e.g. `rows.jsonl, row 17`; empty where that is not known."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What `evaluate` found. Differences are paired by item.
 
@@ -78,6 +88,7 @@ class Evaluation:
     calibrated: Mapping[str, PairedDifference]
     """As `differences`, after batch calibration under both instructions; where that can be told."""
     examples: tuple[RewriteExample, ...]
+    left_out: tuple[LeftOutRow, ...] = ()
 
     def verdict(self, name: str | None = None) -> str:
         """One sentence on `name` against the baseline; by default on the primary instruction, or else the first."""
@@ -89,7 +100,7 @@ class Evaluation:
             return f"No significant gain: the {self.baseline} {kept} was kept."
         found = self.differences[name]
         measured = (
-            f"{points(found.mean)} points on {self.n} {self.rows} rows, "
+            f"{points(found.mean)} points on {self.n} {self.rows} rows{left_out_note(len(self.left_out))}, "
             f"{self.level:.0%} interval {points(found.low)} to {points(found.high)}"
         )
         if not found.significant:
@@ -103,6 +114,7 @@ class Evaluation:
         return {
             "rows": self.rows,
             "n": self.n,
+            "left_out": [{**asdict(row), "input": row.input[:200]} for row in self.left_out],
             "level": self.level,
             "baseline": self.baseline,
             "primary": self.primary,
@@ -145,6 +157,11 @@ class Evaluation:
             }
             for index, example in enumerate(self.examples)
         ]
+
+
+def left_out_note(count: int) -> str:
+    """In brackets, how many rows are left out; nothing for none."""
+    return f" ({count} left out: no answer)" if count else ""
 
 
 def calibrated_note(test: Mapping[str, Any], name: str) -> str | None:

@@ -17,7 +17,8 @@ from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.elimination import Elimination, expected_loss, looks_at
 from prewrite.choosing.selection_bias import CorrectedEstimate, correct_for_selection
 from prewrite.choosing.stats import Floats
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, NoAnswerError
+from prewrite.scoring.left_out import answered_columns
 from prewrite.types import RewriteExample
 
 Score = Callable[[Sequence[str], Sequence[RewriteExample]], Floats]
@@ -45,6 +46,8 @@ class Selection:
     """Why it ended, in words."""
     rows: tuple[dict[str, Any], ...]
     """Every decision, for `rewrites.jsonl`."""
+    left_out: NDArray[np.intp] | None = None
+    """After `complete`, the examples that the chosen or the initial instruction got no answer to."""
 
     @property
     def rewrite(self) -> str:
@@ -100,6 +103,7 @@ def select(
     _check(candidates, limit, error, practical_delta, min_items)
     order = np.random.default_rng(seed).permutation(len(examples))[:limit]
     scores = np.full((len(candidates), len(examples)), np.nan)
+    answered = np.array([], dtype=np.intp)  # the items so far, less those that are left out
     looks = looks_at(min_items, limit) if race else [limit]
     elimination = Elimination(len(candidates), looks, error)
     rows: list[dict[str, Any]] = [
@@ -109,13 +113,16 @@ def select(
     stopped, seen = ("all items were used" if race else "racing was off"), 0
     for look in looks:
         alive, items = np.flatnonzero(elimination.alive), order[seen:look]
-        scores[np.ix_(alive, items)] = _ask(
+        found = _ask(
             score, [candidates[i].rewrite for i in alive.tolist()], [examples[item] for item in items.tolist()]
         )
-        seen = look
+        scores[np.ix_(alive, items)] = found
+        answered, seen = np.concatenate([answered, items[answered_columns(found)]]), look
+        if not answered.size:
+            raise NoAnswerError("none of the first dev rows got an answer, so there is nothing to choose on")
         if not race:
             break
-        so_far = scores[:, order[:seen]]
+        so_far = scores[:, answered]
         out = elimination.judge(so_far)
         loss = expected_loss(so_far[elimination.alive])
         rows += _round_rows(candidates, so_far, alive, elimination, out, loss)
@@ -125,7 +132,7 @@ def select(
         if seen < limit and loss < practical_delta:
             stopped = "the candidates left are practically equal"
             break
-    used = order[:seen]
+    used = answered
     chosen = _best(candidates, scores[:, used], elimination.alive)
     calls, full_calls = int((~np.isnan(scores)).sum()), len(candidates) * limit
     rows.append(
@@ -135,7 +142,7 @@ def select(
             "rewrite": candidates[chosen].rewrite,
             "source": candidates[chosen].source,
             "score": float(scores[chosen, used].mean()),
-            "items": seen,
+            "items": len(used),
             "calls": calls,
             "full_calls": full_calls,
             "stopped": stopped,
@@ -154,7 +161,10 @@ def _complete(selection: Selection, score: Score, examples: Sequence[RewriteExam
             found = _ask(score, [selection.candidates[index].rewrite], [examples[item] for item in missing])
             scores[index, missing] = found[0]
             extra += len(missing)
-    return replace(selection, scores=scores, extra_calls=extra)
+    lacking = ~answered_columns(scores[[selection.chosen, selection.initial]])
+    scores[:, lacking] = np.nan
+    raced = selection.raced[~lacking[selection.raced]]
+    return replace(selection, scores=scores, raced=raced, extra_calls=extra, left_out=np.flatnonzero(lacking))
 
 
 def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int = 0) -> CorrectedEstimate:
@@ -165,7 +175,8 @@ def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int =
     Raises `ConfigError` for a selection without `complete`.
     """
     pair = selection.scores[[selection.chosen, selection.initial]]
-    if np.isnan(pair).any():
+    left_out = np.array([], dtype=np.intp) if selection.left_out is None else selection.left_out
+    if np.isnan(np.delete(pair, left_out, axis=1)).any():
         raise ConfigError("the chosen or the initial instruction lacks scores; select with complete=True")
     raced = selection.scores[:, selection.raced]
     winner = raced[selection.chosen]
@@ -174,7 +185,7 @@ def corrected_estimate(selection: Selection, *, level: float = 0.95, seed: int =
         filled,
         selection.chosen,
         baseline=selection.initial,
-        untouched=np.delete(pair, selection.raced, axis=1),
+        untouched=np.delete(pair, [*selection.raced, *left_out], axis=1),
         level=level,
         seed=seed,
     )
@@ -197,7 +208,7 @@ def _round_rows(
         "items": items,
         "scores": {str(i): round(mean, 6) for i, mean in means.items()},
         "z": {str(i): round(float(elimination.z[i]), 3) for i in means},
-        "limit": round(elimination.limit[items], 3),
+        "limit": round(elimination.limit_at(items), 3),
         "expected_loss": round(loss, 6),
         "alive": np.flatnonzero(elimination.alive).tolist(),
     }
@@ -213,7 +224,7 @@ def _round_rows(
                 "rival": rival,
                 "rival_score": means[rival],
                 "z": round(float(elimination.z[i]), 3),
-                "limit": round(elimination.limit[items], 3),
+                "limit": round(elimination.limit_at(items), 3),
             }
             for i in out
         ),
@@ -224,7 +235,8 @@ def _ask(score: Score, rewrites: Sequence[str], examples: Sequence[RewriteExampl
     found = np.asarray(score(rewrites, examples), dtype=np.float64)
     if found.shape != (len(rewrites), len(examples)):
         raise ConfigError(f"scores have shape {found.shape} for {len(rewrites)} rewrites and {len(examples)} examples")
-    if not ((found >= 0) & (found <= 1)).all():
+    answered = found[:, answered_columns(found)]
+    if not ((answered >= 0) & (answered <= 1)).all():
         raise ConfigError("a race needs scores in [0, 1]; use a bounded metric or switch racing off")
     return found
 

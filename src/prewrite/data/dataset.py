@@ -26,7 +26,7 @@ from prewrite.types import RewriteExample
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 Labels = Mapping[str, tuple[str, ...]]
 """The choices of an instruction's classification rows that name none themselves."""
-_EXAMPLE_COLUMNS = ("instruction", "input", "output", "task", "template", "choices")
+_EXAMPLE_COLUMNS = ("row", "instruction", "input", "output", "task", "template", "choices")
 
 
 class PRewriteDataset:
@@ -295,6 +295,7 @@ class PRewriteDataset:
             row["task"],
             row["template"],
             choices,
+            place=f"{self.source.name}, row {row['row'] + 1}",
         )
 
 

@@ -166,7 +166,11 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
     from prewrite.scoring.evaluator import Evaluator
 
     return Evaluator(
-        open_counted_task_model(config), metric=config.metric, decoding=config.decoding, template=config.task_template
+        open_counted_task_model(config),
+        metric=config.metric,
+        decoding=config.decoding,
+        template=config.task_template,
+        skip_refused_rows=config.skip_refused_rows,
     )
 
 

@@ -70,6 +70,13 @@ class TaskConfig(DataConfig):
         TASK_TEMPLATE, "task prompt with the slots {instruction} and {input}, or a template's name"
     )
     decoding: str = option("auto", "how an answer is read", choices=("auto", *DECODINGS))
+    skip_refused_rows: int = option(
+        0,
+        "how many rows that the task model gives no answer to (content filter, too long) are left out, for every "
+        "instruction alike, before the run stops",
+        at_least=0,
+        may_change=True,
+    )
     metric: str = option("auto", "what grades an answer; auto picks by the kind of task; your own: file.py:function")
     cache: bool = option(True, "keep the answers of task models on disk and reuse them", may_change=True)
     max_task_calls: int | None = option(

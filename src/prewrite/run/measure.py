@@ -45,7 +45,8 @@ def measure(
     results = [choose_and_test(config, rows, rewriter, reward, run, seconds) for rows in instructions]
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = reward.evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
-    return {**result, "cost": {"task_model": usage, "seconds": seconds}}
+    left_out = reward.evaluator.left_out.to_json()
+    return {**result, "left_out": left_out, "cost": {"task_model": usage, "seconds": seconds}}
 
 
 def choose_and_test(
@@ -158,8 +159,8 @@ def estimate_from_dev(selection: Selection, *, seed: int) -> dict[str, Any]:
     """The verdict and the dev scores of a run that holds out no test rows, corrected for the choice."""
     corrected = corrected_estimate(selection, seed=seed)
     chosen, initial = selection.scores[[selection.chosen, selection.initial]]
-    scores = {"initial": float(initial.mean()), "rewrite": float(chosen.mean())}
-    dev = {"n": len(chosen), "scores": scores, "corrected": corrected.to_json()}
+    scores = {"initial": float(np.nanmean(initial)), "rewrite": float(np.nanmean(chosen))}
+    dev = {"n": int((~np.isnan(chosen)).sum()), "scores": scores, "corrected": corrected.to_json()}
     return {"verdict": corrected.verdict(), "test": None, "dev": dev}
 
 

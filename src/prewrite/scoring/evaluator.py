@@ -7,16 +7,19 @@ looks like, how an answer is read, or what counts as right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.answers import parse_answer
+from prewrite.scoring.left_out import LeftOut
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
-from prewrite.task_models.base import TaskModel
+from prewrite.task_models.base import Capability, TaskModel
+from prewrite.task_models.stream import Batch, NoAnswer, Value, stream
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
 EMPTY_NATS = -10.0
@@ -26,6 +29,8 @@ whose every token was a draw from 22,000. A finite number, so that one empty rew
 
 Prompts = Sequence[str | TaskPrompt]
 """What is scored: whole prompts, or wordings of an instruction, which the evaluator's `around` makes whole."""
+Pair = tuple[TaskPrompt, RewriteExample]
+"""A prompt and a row that it is asked about."""
 
 
 class Evaluator:
@@ -42,6 +47,8 @@ class Evaluator:
             `templates.TASK_TEMPLATES`.
         around: the other parts of the prompt that a bare instruction is scored in; by default `template` alone. Its
             template goes before `template`.
+        skip_refused_rows: how many rows that the task model gives no answer to may be left out, for every prompt
+            alike; one more raises `NoAnswerError`.
 
     These are different scorers: one evaluator reads every answer of a kind of task in one way, named by `decoding_of`.
     """
@@ -54,6 +61,7 @@ class Evaluator:
         decoding: str = "auto",
         template: str = TASK_TEMPLATE,
         around: TaskPrompt | None = None,
+        skip_refused_rows: int = 0,
     ):
         if decoding not in ("auto", *DECODINGS):
             raise ConfigError(f"decoding {decoding!r} is unknown; choose one of auto, {', '.join(DECODINGS)}")
@@ -63,6 +71,7 @@ class Evaluator:
         self.metric = metric
         self.decoding = decoding
         self.around = around or TaskPrompt("", template=get_task_template(template))
+        self.left_out = LeftOut(skip_refused_rows)
 
     def prompt_of(self, prompt: str | TaskPrompt) -> TaskPrompt:
         """The whole prompt: a bare instruction among the parts of `around`."""
@@ -97,17 +106,22 @@ class Evaluator:
         return self.prompt_of(rewrite).render(example.input)
 
     def score(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
-        """Scores in [0, 1]; (prompt, example)."""
+        """Scores in [0, 1]; (prompt, example). The column of a row that is left out is NaN."""
         answers = self.answers(rewrites, examples)
         return np.array([[answer.score for answer in row] for row in answers]).reshape(len(rewrites), len(examples))
 
     def answers(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> list[list[Answer]]:
-        """The graded answers; [prompt][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked."""
+        """The graded answers; [prompt][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked.
+
+        A row to which one of the prompts gets no answer is left out: it has none under the others either.
+        """
         prompts = [self.prompt_of(rewrite) for rewrite in rewrites]
-        asked: dict[tuple[TaskPrompt, RewriteExample], Answer] = {}
-        jobs: dict[tuple[Decoding, tuple[str, ...]], list[tuple[TaskPrompt, RewriteExample]]] = {}
+        asked: dict[Pair, Answer] = {}
+        jobs: dict[tuple[Decoding, tuple[str, ...]], list[Pair]] = {}
         for prompt in dict.fromkeys(prompts):
             for example in dict.fromkeys(examples):
+                if example in self.left_out.reasons:
+                    continue
                 if prompt.empty:
                     asked[prompt, example] = Answer(prompt="", output="", prediction="", score=0.0)
                 else:
@@ -121,71 +135,83 @@ class Evaluator:
                     choices = () if decoding == "generate" else example.choices or ()
                     jobs.setdefault((decoding, choices), []).append((prompt, example))
         for (decoding, choices), pairs in jobs.items():
-            for pair, answer in zip(pairs, self._ask(decoding, choices, pairs), strict=True):
-                asked[pair] = answer
-        return [[asked[prompt, example] for example in examples] for prompt in prompts]
+            asked |= self._ask(decoding, choices, pairs)
+        reasons = self.left_out.reasons
+        none = {example: Answer("", "", "", np.nan, no_answer=reasons[example]) for example in reasons}
+        return [[none.get(example) or asked[prompt, example] for example in examples] for prompt in prompts]
 
     def target_logprobs(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
         """Mean log-probability per token of the first gold answer, at most 0; (rewrite, example).
 
         Its negative is the log-perplexity of the paper's appendix D. An empty rewrite is the rewriter's fault: nothing
         is asked, and on each example it gets `EMPTY_NATS`, or the lowest value of the others where that is lower
-        still, so that none of them earns less. Raises `CapabilityError` where the backend cannot score a given text.
+        still, so that none of them earns less. The column of a row that is left out is NaN. Raises `CapabilityError`
+        where the backend cannot score a given text.
         """
         if "target_logprobs" not in self.task_model.capabilities:
             raise CapabilityError(f"{self.task_model.name} cannot score a given text, which perplexity rewards need")
         whole = [self.prompt_of(rewrite) for rewrite in rewrites]
         asked = {prompt: index for index, prompt in enumerate(dict.fromkeys(p for p in whole if not p.empty))}
-        prompts = [prompt.render(example.input) for prompt in asked for example in examples]
-        targets = [example.targets[0] for _ in asked for example in examples]
-        values = self.task_model.target_logprobs(prompts, targets) if asked else []
-        found = np.array(values, dtype=np.float64).reshape(len(asked), len(examples))
+        pairs = [(prompt, example) for prompt in asked for example in examples]
+        values = self._replies("target_logprobs", pairs, targets=tuple(example.targets[0] for _, example in pairs))
+        found = np.array([values.get(pair, np.nan) for pair in pairs], dtype=np.float64)
+        found = found.reshape(len(asked), len(examples))
+        found[:, [example in self.left_out.reasons for example in examples]] = np.nan
         empty = found.min(axis=0, initial=EMPTY_NATS)
         rows = [found[asked[prompt]] if prompt in asked else empty for prompt in whole]
         return np.array(rows).reshape(len(rewrites), len(examples))
 
-    def _ask(
-        self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[tuple[TaskPrompt, RewriteExample]]
-    ) -> list[Answer]:
-        prompts = [prompt.render(example.input) for prompt, example in pairs]
-        examples = [example for _, example in pairs]
-        if decoding == "likelihood":
-            table = self.task_model.label_logprobs(prompts, choices)
-            offsets = np.array([prompt.offsets_of(choices) for prompt, _ in pairs])
-            outputs = [choices[int(best)] for best in (table - offsets).argmax(axis=1)]  # a tie: the earlier label
-            logprobs = [tuple(map(float, row)) for row in table]
-            return [
-                self._graded(prompt, output, output, example, row)
-                for prompt, output, example, row in zip(prompts, outputs, examples, logprobs, strict=True)
-            ]
-        if decoding == "constrained":
-            outputs = self.task_model.constrained(prompts, choices)
-            return [self._graded(p, o, o, e) for p, o, e in zip(prompts, outputs, examples, strict=True)]
-        outputs = self.task_model.generate(prompts)
-        own = is_own(self.metric)
-        return [
-            self._graded(prompt, output, output.strip() if own else parse_answer(output, example), example)
-            for prompt, output, example in zip(prompts, outputs, examples, strict=True)
-        ]
+    def _ask(self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[Pair]) -> dict[Pair, Answer]:
+        """The graded answer of each pair that got one."""
+        method: Capability = "label_logprobs" if decoding == "likelihood" else decoding
+        own, answers = is_own(self.metric), {}
+        for pair, value in self._replies(method, pairs, labels=choices).items():
+            prompt, example = pair
+            if isinstance(value, tuple):
+                best = int(np.argmax(np.subtract(value, prompt.offsets_of(choices))))  # a tie: the earlier label
+                answers[pair] = self._graded(pair, choices[best], choices[best], value)
+            else:
+                output = prediction = str(value)
+                if decoding == "generate":
+                    prediction = output.strip() if own else parse_answer(output, example)
+                answers[pair] = self._graded(pair, output, prediction)
+        return answers
+
+    def _replies(
+        self,
+        method: Capability,
+        pairs: Sequence[Pair],
+        *,
+        labels: tuple[str, ...] = (),
+        targets: tuple[str, ...] = (),
+    ) -> dict[Pair, Value]:
+        """What the task model says to each pair; the row of one without an answer is left out."""
+        prompts = tuple(prompt.render(example.input) for prompt, example in pairs)
+        found: dict[Pair, Value] = {}
+        with closing(stream(self.task_model, Batch(method, prompts, labels=labels, targets=targets))) as replies:
+            for row, reply in replies:
+                if isinstance(reply.value, NoAnswer):
+                    self.left_out.add(pairs[row][1], reply.value.reason, task_model=self.task_model.name)
+                else:
+                    found[pairs[row]] = reply.value
+        return found
 
     def _graded(
-        self,
-        prompt: str,
-        output: str,
-        prediction: str,
-        example: RewriteExample,
-        label_logprobs: tuple[float, ...] | None = None,
+        self, pair: Pair, output: str, prediction: str, label_logprobs: tuple[float, ...] | None = None
     ) -> Answer:
+        prompt, example = pair
         score = get_metric(self.metric_of(example))(prediction, example.targets)
-        return Answer(prompt, output, prediction, score, label_logprobs)
+        return Answer(prompt.render(example.input), output, prediction, score, label_logprobs)
 
 
 def margin(answer: Answer, example: RewriteExample) -> float:
     """Log-probability of the gold label minus that of the best wrong one, in nats.
 
-    Ranks rewrites that tie on accuracy. An empty rewrite gets `EMPTY_NATS`. Raises `CapabilityError` where no labels
-    were scored.
+    Ranks rewrites that tie on accuracy. An empty rewrite gets `EMPTY_NATS`, a row that is left out NaN. Raises
+    `CapabilityError` where no labels were scored.
     """
+    if answer.no_answer:
+        return float("nan")
     if not answer.prompt:
         return EMPTY_NATS
     if answer.label_logprobs is None or not example.choices:

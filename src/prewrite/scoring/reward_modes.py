@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError
 from prewrite.scoring.evaluator import Evaluator, margin
+from prewrite.scoring.left_out import mean_of_answered
 from prewrite.scoring.metrics import METRICS, get_metric
 from prewrite.types import Answer, Decoding, RewriteExample
 
@@ -69,7 +70,8 @@ class Batch:
         return self._table(lambda answer, example: grade(answer.prediction, example.targets))
 
     def _table(self, number: Callable[[Answer, RewriteExample], float]) -> Floats:
-        rows = [[number(answer, row) for answer, row in zip(answers, self.examples, strict=True)]
+        rows = [[np.nan if answer.no_answer else number(answer, row)
+                 for answer, row in zip(answers, self.examples, strict=True)]
                 for answers in self.answers]  # fmt: skip
         return np.array(rows, dtype=np.float64).reshape(len(self.rewrites), len(self.examples))
 
@@ -85,12 +87,12 @@ class Grades(NamedTuple):
 
 def metric_mean(batch: Batch) -> Grades:
     """The mean score by the evaluator's own metric."""
-    return Grades(batch.scores.mean(axis=1), batch.scores)
+    return Grades(mean_of_answered(batch.scores), batch.scores)
 
 
 def other_metric_mean(metric: str, batch: Batch) -> Grades:
     """The mean score by `metric`, whatever grades the choice and the test."""
-    return Grades(batch.regraded(metric).mean(axis=1), batch.scores)
+    return Grades(mean_of_answered(batch.regraded(metric)), batch.scores)
 
 
 def soft(batch: Batch) -> Grades:
@@ -99,9 +101,9 @@ def soft(batch: Batch) -> Grades:
     For open answers the gold answer is scored and none is written: one forward pass in place of one for each token.
     """
     if any(batch.evaluator.decoding_of(example) == "likelihood" for example in batch.examples):
-        return Grades(((1 + np.clip(batch.margins, -1, 1)) / 2).mean(axis=1), batch.scores)
+        return Grades(mean_of_answered((1 + np.clip(batch.margins, -1, 1)) / 2), batch.scores)
     logprobs = batch.evaluator.target_logprobs([batch.instruction, *batch.rewrites], batch.examples)
-    gains = np.clip(logprobs[1:] - logprobs[0], -1, 1).mean(axis=1)
+    gains = mean_of_answered(np.clip(logprobs[1:] - logprobs[0], -1, 1))
     written = [bool(rewrite.strip()) for rewrite in batch.rewrites]
     return Grades(np.where(written, (1 + gains) / 2, 0.0), np.empty((len(batch.rewrites), 0)))
 
@@ -109,12 +111,12 @@ def soft(batch: Batch) -> Grades:
 def perplexity(batch: Batch) -> Grades:
     """Minus the log-perplexity of the gold answer."""
     logprobs = batch.evaluator.target_logprobs(batch.rewrites, batch.examples)
-    return Grades(logprobs.mean(axis=1), batch.scores)
+    return Grades(mean_of_answered(logprobs), batch.scores)
 
 
 def perplexity_and_f1(batch: Batch) -> Grades:
     """The sum of `perplexity` and token F1."""
-    return Grades(perplexity(batch).task_parts + batch.regraded("token_f1").mean(axis=1), batch.scores)
+    return Grades(perplexity(batch).task_parts + mean_of_answered(batch.regraded("token_f1")), batch.scores)
 
 
 def length(batch: Batch) -> Grades:

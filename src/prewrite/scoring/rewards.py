@@ -16,6 +16,7 @@ from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
+from prewrite.scoring.left_out import answered_only
 from prewrite.scoring.metrics import METRICS, get_metric, metric_for
 from prewrite.scoring.reward_modes import MODES, Batch, Grades, check_capabilities
 from prewrite.types import Decoding, Reward, RewriteExample
@@ -131,7 +132,7 @@ class TaskReward:
         for rewrite, row, task_part, fidelity, estimate in columns:
             penalties = self.penalties(rewrite, instruction, examples)
             reward = Reward(float(task_part) + self.penalty_sum(penalties), {"task": float(task_part)} | penalties)
-            graded.append(Graded(reward, tuple(map(float, row)), fidelity, estimate, real))
+            graded.append(Graded(reward, answered_only(row), fidelity, estimate, real))
         return graded
 
     def check_capabilities(self, examples: Sequence[RewriteExample]) -> None:

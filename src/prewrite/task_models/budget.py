@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import yaml
 
 from prewrite.errors import BudgetExceededError, ConfigError
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, Reply, Wrapper, stream
+from prewrite.task_models.stream import Batch, Replies, Wrapper, stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class BudgetTaskModel(Wrapper):
         super().__init__(inner)
         self.budget = budget
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """The wrapped model's answers, paid for. Raises `BudgetExceededError`."""
         unsent = set(range(len(batch.prompts)))
         under_way: dict[int, Spent] = {}

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from typing import TypeVar
 from prewrite.errors import TaskModelError
 from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, Wrapper, is_answer, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Value, Wrapper, is_answer, stream
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -240,7 +240,7 @@ class CachedTaskModel(Wrapper):
         super().__init__(inner)
         self.cache = cache
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """Hits first, then the wrapped model's answers as they arrive."""
         identity = self.identity
         keys = [answer_key(identity, batch, row) for row in range(len(batch.prompts))]

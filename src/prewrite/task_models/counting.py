@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, Reply, Wrapper, estimated_tokens, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Wrapper, estimated_tokens, stream
 
 
 @dataclass
@@ -52,7 +51,7 @@ class CountingTaskModel(Wrapper):
         self.usage = usage or Usage()
         self._lock = threading.Lock()
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """The wrapped model's answers, counted."""
 
         def sending(row: int, tokens_in: int, tokens_out: int) -> None:

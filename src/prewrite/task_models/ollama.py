@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from prewrite.task_models.server import Connection, named_field
 from prewrite.task_models.stream import (
     Batch,
     NoAnswer,
+    Replies,
     Reply,
     StreamedTaskModel,
     Value,
@@ -184,7 +185,7 @@ class OllamaTaskModel(StreamedTaskModel):
             self._pool.call(self._load, timeout=self.load_timeout)
         self._warm = True
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """See `StreamedTaskModel.stream`; one request per prompt."""
         if not batch.prompts:
             return

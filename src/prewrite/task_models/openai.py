@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from prewrite.task_models.openai_server import COUNTING, ServerFacts, probe
 from prewrite.task_models.pool import Job, RequestPool
 from prewrite.task_models.retry import Refused, RetryPolicy
 from prewrite.task_models.server import Connection
-from prewrite.task_models.stream import Batch, NoAnswer, Reply, StreamedTaskModel
+from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, StreamedTaskModel
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class OpenAITaskModel(StreamedTaskModel):
             found.append("the model thinks before it answers; its thoughts count towards max_new_tokens")
         return found
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """See `StreamedTaskModel.stream`; several bare prompts share a request where the server takes lists."""
         if not batch.prompts:
             return

@@ -113,13 +113,21 @@ class RequestPool(Generic[Client]):
                 raise AttemptFailed(f"no answer within {seconds:g} s", billed=True) from None
 
         async def hand_over(job: Job, result: Result) -> None:
+            if gone.is_set():  # `wait_for` lost the cancellation, as it does where the answer comes at that moment
+                raise asyncio.CancelledError
             taken = asyncio.Event()
             arrived.put((job, result, taken))
             await taken.wait()
 
-        work = self._work(jobs, attempt, retry or self.retry, sending, failed, refused, hand_over)
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        future.add_done_callback(lambda _: arrived.put(None))
+        async def work() -> None:
+            try:
+                await self._work(jobs, attempt, retry or self.retry, sending, failed, refused, hand_over)
+            finally:
+                ended.set()
+                arrived.put(None)
+
+        gone, ended = threading.Event(), threading.Event()
+        future = asyncio.run_coroutine_threadsafe(work(), loop)
         try:
             while True:
                 try:
@@ -136,7 +144,10 @@ class RequestPool(Generic[Client]):
             error.args = (f"{self.server} refused: {error}",)
             raise
         finally:
-            future.cancel()
+            if not future.done():
+                gone.set()
+                future.cancel()
+                ended.wait(timeout=5)  # else the requests that are still open would be cut off when Python ends
 
     def close(self) -> None:
         """Close the connections and end the thread; the next use starts them again."""
@@ -154,6 +165,10 @@ class RequestPool(Generic[Client]):
             return self._loop
 
     async def _close(self) -> None:
+        abandoned = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in abandoned:
+            task.cancel()
+        await asyncio.gather(*abandoned, return_exceptions=True)
         if self._client is not None:
             await self._close_client(self._client)
             self._client = None
@@ -228,6 +243,7 @@ class RequestPool(Generic[Client]):
         finally:
             for task in workers:
                 task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -83,11 +84,15 @@ class Reply:
     """False where the server says that another configuration than the first one answered; not to be cached."""
 
 
+Replies = Generator[tuple[int, Reply], None, None]
+"""(row, reply) as they arrive; closing it stops what is still under way."""
+
+
 @runtime_checkable
 class Streaming(Protocol):
     """A task model that yields its answers as they arrive."""
 
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """Every row of `batch` once, in any order."""
         ...
 
@@ -133,7 +138,7 @@ def estimated_tokens(*texts: str) -> int:
     return sum(-(-len(text) // 4) for text in texts)
 
 
-def stream(task_model: TaskModel, batch: Batch) -> Iterator[tuple[int, Reply]]:
+def stream(task_model: TaskModel, batch: Batch) -> Replies:
     """Answers of any task model as they arrive. Raises `CapabilityError` before asking what it cannot do."""
     require(task_model, batch.method)
     if isinstance(task_model, Streaming):
@@ -231,7 +236,7 @@ class StreamedTaskModel(ABC):
         """See `TaskModel.capabilities`."""
 
     @abstractmethod
-    def stream(self, batch: Batch) -> Iterator[tuple[int, Reply]]:
+    def stream(self, batch: Batch) -> Replies:
         """Every row of `batch` once, in any order, as the answers arrive."""
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
@@ -255,10 +260,11 @@ class StreamedTaskModel(ABC):
     def _collect(self, batch: Batch) -> list[Value]:
         require(self, batch.method)
         values: dict[int, Value] = {}
-        for row, reply in self.stream(batch):
-            if isinstance(reply.value, NoAnswer):
-                raise no_answer(self, batch, row, reply.value)
-            values[row] = reply.value
+        with closing(self.stream(batch)) as replies:
+            for row, reply in replies:
+                if isinstance(reply.value, NoAnswer):
+                    raise no_answer(self, batch, row, reply.value)
+                values[row] = reply.value
         if len(values) != len(batch.prompts):
             raise TaskModelError(f"{self.name} answered {len(values)} of {len(batch.prompts)} prompts")
         return [values[row] for row in range(len(batch.prompts))]
@@ -286,7 +292,7 @@ class Wrapper(StreamedTaskModel):
         return self.inner.capabilities
 
 
-def unwrapping(task_model: TaskModel) -> Iterator[TaskModel]:
+def unwrapping(task_model: TaskModel) -> Generator[TaskModel, None, None]:
     """The task model's wrappers from the outermost in, then the backend."""
     yield task_model
     while isinstance(task_model, Wrapper):

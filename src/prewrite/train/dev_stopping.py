@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prewrite.data import PRewriteDataset
+from prewrite.errors import NoAnswerError
 from prewrite.scoring.rewards import TaskReward
 from prewrite.train import processes
 from prewrite.types import RewriteExample
@@ -47,6 +48,7 @@ class DevStopping:
         self.best_state: dict[str, Any] | None = None
         self.since_best = 0
         self._scores: dict[tuple[str, str], list[float]] = {}
+        self._best_rewrites: dict[str, str] = {}  # by instruction; empty after a resume, until one is better
 
     def due(self, step: int, *, last: bool = False) -> bool:
         """Whether dev is scored after this update: every `every` updates, and after the last one."""
@@ -62,24 +64,42 @@ class DevStopping:
 
         A collective call: the main process writes and scores, and all of them come to the same decision.
         """
-        graded = processes.from_main(lambda: [self._grade(name, write(name)) for name in self.rows])
+        graded, best = processes.from_main(lambda: self._graded(write))
         rows = [{"event": "dev_eval", "step": step, **row} for row, _ in graded]
         scores = [score for _, scores in graded for score in scores]
         penalised = [score + self.reward.penalty_sum(row["guards"]) for row, scores in graded for score in scores]
         criterion = float(np.mean(penalised))
-        is_best = criterion > self.best
+        is_best = criterion > (self.best if best is None else best)
         if is_best:
             self.best, self.best_step, self.since_best = criterion, step, 0
+            self._best_rewrites = {row["instruction"]: row["rewrite"] for row, _ in graded}
         else:
             self.since_best += 1
         return DevResult(float(np.mean(scores)), is_best, rows)
 
+    def _graded(self, write: Callable[[str], str]) -> tuple[list[tuple[dict[str, Any], list[float]]], float | None]:
+        """`_grade` of every instruction; and the best so far on the same rows, where some were left out since then."""
+        left_out = self.reward.evaluator.left_out.reasons
+        before = len(left_out)
+        graded = [self._grade(name, write(name)) for name in self.rows]
+        if len(left_out) > before:  # while one rewrite was scored: the others must do without the row too
+            graded = [self._grade(row["instruction"], row["rewrite"]) for row, _ in graded]
+        if not left_out or not self._best_rewrites:
+            return graded, None
+        old = [self._grade(name, rewrite) for name, rewrite in self._best_rewrites.items()]
+        penalised = [score + self.reward.penalty_sum(row["guards"]) for row, scores in old for score in scores]
+        return graded, float(np.mean(penalised))
+
     def _grade(self, instruction: str, rewrite: str) -> tuple[dict[str, Any], list[float]]:
-        """A rewrite's line of rewrites.jsonl, and its score on each dev row."""
+        """A rewrite's line of rewrites.jsonl, and its score on each dev row that is not left out."""
         examples = self.rows[instruction]
         if (instruction, rewrite) not in self._scores:
             self._scores[instruction, rewrite] = self.reward.evaluator.score([rewrite], examples)[0].tolist()
-        scores = self._scores[instruction, rewrite]
+        left_out = self.reward.evaluator.left_out.reasons
+        found = zip(examples, self._scores[instruction, rewrite], strict=True)
+        scores = [score for example, score in found if example not in left_out]
+        if not scores:
+            raise NoAnswerError(f"none of the dev rows of {instruction!r} got an answer; see the task model")
         penalties = self.reward.penalties(rewrite, instruction, examples)
         row = {"instruction": instruction, "rewrite": rewrite, "score": float(np.mean(scores)), "n": len(scores)}
         return row | {"guards": penalties}, scores
