@@ -15,9 +15,10 @@ from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import ConfigError  # noqa: E402
 from prewrite.lm import llama, sampling, trunk  # noqa: E402
 from prewrite.lm.embedded import find_gguf  # noqa: E402
+from prewrite.lm.linear import Projection  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
 from prewrite.lm.loading import load_causal_lm  # noqa: E402
-from prewrite.lm.lora import Projection, computes  # noqa: E402
+from prewrite.lm.lora import computes  # noqa: E402
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
 from prewrite.rewriter.starter import load_base  # noqa: E402
 

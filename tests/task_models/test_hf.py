@@ -20,7 +20,7 @@ from transformers import (  # noqa: E402
 
 from families import FAMILIES, model_of_family  # noqa: E402
 from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, NoAnswerError  # noqa: E402
-from prewrite.lm import llama, trunk  # noqa: E402
+from prewrite.lm import attention, trunk  # noqa: E402
 from prewrite.lm.embedded import find_gguf  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
 from prewrite.lm.loading import pick_dtype  # noqa: E402
@@ -111,9 +111,9 @@ def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bf16")
-@pytest.mark.parametrize("most_scores", [llama.MOST_SCORES, 0], ids=["attention by its parts", "fused attention"])
+@pytest.mark.parametrize("most_scores", [attention.MOST_SCORES, 0], ids=["attention by its parts", "fused attention"])
 def test_bf16_scores_are_nearly_those_of_fp32(folder, tmp_path, engine, monkeypatch, most_scores):
-    monkeypatch.setattr(llama, "MOST_SCORES", most_scores)
+    monkeypatch.setattr(attention, "MOST_SCORES", most_scores)
     plain(folder)[0].bfloat16().float().save_pretrained(tmp_path)  # weights that bf16 holds as they are
     save_tokenizer(tmp_path)
     exact, rounded = (

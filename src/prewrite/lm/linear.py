@@ -108,26 +108,41 @@ def fused_bias(bases: list[nn.Linear]) -> torch.Tensor | None:
     return torch.cat([b.weight.new_zeros(len(b.weight)) if b.bias is None else b.bias.detach() for b in bases])
 
 
-def fused(modules: list[nn.Module], rows: int | None) -> Linear:
-    """Projections of one input as one, adapters included: merged in fp32, apart in bf16."""
-    bases = [getattr(module, "base_layer", module) for module in modules]
-    low_rank = None
-    if bases[0].weight.dtype == torch.float32:
-        weights = [_merged_weight(module) for module in modules]
-    else:
-        weights = [base.weight.detach() for base in bases]
-        low_rank = side_by_side(weights, [adapters_of(module) for module in modules])
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    return Linear(weight, fused_bias(bases), rows=rows, low_rank=low_rank)
+class Projection:
+    """Projections of one input, side by side, each with or without an adapter."""
 
+    def __init__(self, modules: list[nn.Module]):
+        bases = [getattr(module, "base_layer", module) for module in modules]
+        self.weights = [base.weight.detach() for base in bases]
+        self.bias = fused_bias(bases)
+        self.adapters = [adapters_of(module) for module in modules]
 
-def _merged_weight(module: nn.Module) -> torch.Tensor:
-    if type(module) is nn.Linear:
-        return module.weight.detach()
-    weight = module.base_layer.weight.detach()
-    if module.merged or module.disable_adapters:
-        return weight
-    for adapter in module.active_adapters:
-        if adapter in module.lora_A:
-            weight = weight + module.get_delta_weight(adapter).detach()
-    return weight
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """A and B of every adapter, in the order in which `gradients` answers."""
+        return [tensor for group in self.adapters for adapter in group for tensor in (adapter.a, adapter.b)]
+
+    def linear(self, rows: int | None = None) -> Linear:
+        """All of them as one, adapters included: merged in fp32, apart in bf16; laid out for `rows` rows if given."""
+        if self.weights[0].dtype == torch.float32:
+            return Linear(self._merged(), self.bias, rows=rows)
+        weight = self.weights[0] if len(self.weights) == 1 else torch.cat(self.weights)
+        return Linear(weight, self.bias, rows=rows, low_rank=side_by_side(self.weights, self.adapters))
+
+    def _merged(self) -> torch.Tensor:
+        if len(self.weights) == 1 and not self.adapters[0]:
+            return self.weights[0]
+        merged = torch.cat(self.weights)
+        for part, group in zip(merged.split([len(w) for w in self.weights]), self.adapters, strict=True):
+            for adapter in group:
+                part.addmm_(adapter.b.detach(), adapter.a.detach(), alpha=adapter.scale)
+        return merged
+
+    def gradients(self, inputs: torch.Tensor, upstream: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients of `parameters`, for inputs (N, in) and the gradient of the outputs (N, out)."""
+        found, kind = [], inputs.dtype
+        for part, group in zip(upstream.split([len(w) for w in self.weights], dim=1), self.adapters, strict=True):
+            for adapter in group:
+                found.append((part @ (adapter.scale * adapter.b).to(kind)).t() @ inputs)
+                found.append(part.t() @ (inputs @ (adapter.scale * adapter.a).to(kind).t()))
+        return [gradient.to(p.dtype) for gradient, p in zip(found, self.parameters, strict=True)]

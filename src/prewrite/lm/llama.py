@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.lm.linear import Linear, can_merge, fused, projections
+from prewrite.lm.attention import Heads, Norms, angles, causal, rms_norm
+from prewrite.lm.linear import Linear, Projection, can_merge, projections
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 MANY_ROWS = 512  # in bf16 one layout serves all numbers of rows
-MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
 ROPE_TYPES = ("default", "linear", "llama3")  # those whose angles do not depend on the length of the text
 
 
@@ -64,8 +64,7 @@ class Layer(NamedTuple):
     out: Linear
     gate_up: Linear
     down: Linear
-    norms: tuple[torch.Tensor, torch.Tensor]  # before attention, before the feed-forward part
-    qk_norms: tuple[torch.Tensor, torch.Tensor] | None  # qwen3: per head, of queries and of keys
+    norms: Norms
 
 
 class Cache:
@@ -108,40 +107,26 @@ class Llama:
 
     def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config
-        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.eps = config.rms_norm_eps
+        self.heads = Heads.of(config)
+        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // self.heads.count
         trunk = model.model
         self.embedding = trunk.embed_tokens.weight.detach()
-        if self.embedding.dtype == torch.bfloat16 and rows is None:
+        self.dtype = self.embedding.dtype
+        if self.dtype == torch.bfloat16 and rows is None:
             rows = MANY_ROWS
         self.layers = []
         for layer in trunk.layers:
-            self.layers.append(self._layer(layer, rows))
+            self.layers.append(_layer(layer, config, rows))
             if owned:
                 for module in projections(layer):
                     del module.weight
-        self.norm = trunk.norm.weight.detach().float()
-        self.lm_head = fused([model.lm_head], rows)
+        self.norm, self.eps = trunk.norm.weight.detach().float(), config.rms_norm_eps
+        self.lm_head = Projection([model.lm_head]).linear(rows)
         self.rotary = trunk.rotary_emb
-
-    def _layer(self, layer: nn.Module, rows: int | None) -> Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        qk_norms = None
-        if hasattr(attention, "q_norm"):
-            qk_norms = attention.q_norm.weight.detach().float(), attention.k_norm.weight.detach().float()
-        return Layer(
-            fused([attention.q_proj, attention.k_proj, attention.v_proj], rows),
-            fused([attention.o_proj], rows),
-            fused([mlp.gate_proj, mlp.up_proj], rows),
-            fused([mlp.down_proj], rows),
-            (layer.input_layernorm.weight.detach().float(), layer.post_attention_layernorm.weight.detach().float()),
-            qk_norms,
-        )
 
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for `rows` rows of up to `capacity` tokens."""
-        shape = (rows, self.key_heads, capacity, self.head_size)
+        shape = (rows, self.heads.keys, capacity, self.head_size)
         return Cache(
             [self.embedding.new_empty(shape) for _ in self.layers],
             [self.embedding.new_empty(shape) for _ in self.layers],
@@ -163,78 +148,36 @@ class Llama:
         """
         count, width = ids.shape
         keep = width if keep is None else keep
-        allowed = self._allowed(width, cache.length, mask)
-        bias = self._bias(allowed)
-        cos, sin = self._angles(positions)
+        allowed = None if mask is None and width == 1 else causal(width, cache.length)[None]
+        if mask is not None:
+            allowed = allowed & mask.bool()[:, None]
+        bias = None if allowed is None else self.heads.bias_of(allowed, self.dtype)
+        cos, sin = angles(self.rotary, self.embedding, positions)
         x = self.embedding[ids].view(count * width, -1).float()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            queries, keys, values = self._queries_keys_values(layer, x, cos, sin, (count, width))
+            qkv = layer.qkv(layer.norms(x, layer.norms.attention, self.dtype)).view(count, width, -1, self.head_size)
+            parts = self.heads.queries_keys_values(qkv, layer.norms, cos, sin)
+            queries, keys, values = (part.transpose(1, 2) for part in parts)
             keys, values = cache.write(index, keys, values)
             if index == last and keep < width:  # nothing looks at the other tokens' last states
                 queries, x = queries[:, :, width - keep :], x.view(count, width, -1)[:, width - keep :].flatten(0, 1)
-                bias = self._bias(None if allowed is None else allowed[:, :, width - keep :])
+                bias = None if allowed is None else self.heads.bias_of(allowed[:, width - keep :], self.dtype)
             if keep == 0 and index == last:
                 break
-            x = x + layer.out(self._attend(queries, keys, values, bias))
-            gate, up = layer.gate_up(self._normed(x, layer.norms[1])).chunk(2, -1)
+            x = x + layer.out(self.heads.attend(queries, keys, values, bias).flatten(0, 1))
+            gate, up = layer.gate_up(layer.norms(x, layer.norms.feed_forward, self.dtype)).chunk(2, -1)
             x = x + layer.down(F.silu(gate).mul_(up))
         cache.length += width
-        return self._normed(x, self.norm).view(count, keep, x.shape[1])
-
-    def _queries_keys_values(self, layer: Layer, x, cos, sin, shape):
-        """(B, heads, T, size) each; positions are rotated in."""
-        turned = self.heads + self.key_heads
-        qkv = layer.qkv(self._normed(x, layer.norms[0])).view(*shape, turned + self.key_heads, self.head_size)
-        qk = qkv[:, :, :turned]
-        if layer.qk_norms is not None:
-            q, k = qk.split((self.heads, self.key_heads), dim=2)
-            qk = torch.cat([self._normed(q, layer.qk_norms[0]), self._normed(k, layer.qk_norms[1])], dim=2)
-        qk = torch.addcmul(qk * cos, qk.roll(self.head_size // 2, -1), sin).transpose(1, 2)
-        return qk[:, : self.heads], qk[:, self.heads :], qkv[:, :, turned:].transpose(1, 2)
-
-    def _attend(self, queries, keys, values, bias) -> torch.Tensor:
-        """(B * T, heads * size). The queries that share a key head are treated as one head's longer text."""
-        count, _, width, size = queries.shape
-        grouped = queries.reshape(count, self.key_heads, -1, size)
-        out = attention(grouped, keys, values, bias)
-        return out.view(count, self.heads, width, size).transpose(1, 2).reshape(count * width, -1)
-
-    def _allowed(self, width: int, before: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Which tokens each token may look at, (B or 1, 1, T, S); None: all."""
-        if mask is None and width == 1:
-            return None
-        allowed = torch.ones(width, before + width, dtype=torch.bool).tril(before)[None, None]
-        return allowed if mask is None else allowed & mask.bool()[:, None, None]
-
-    def _bias(self, allowed: torch.Tensor | None) -> torch.Tensor | None:
-        """What is added to the attention scores of grouped queries: 0 where one may look, else the lowest number."""
-        if allowed is None:
-            return None
-        low = torch.finfo(self.embedding.dtype).min  # finite: a padded row sees nothing, and must not become NaN
-        bias = torch.zeros(allowed.shape, dtype=self.embedding.dtype).masked_fill_(~allowed, low)
-        return bias.repeat(1, 1, self.heads // self.key_heads, 1)
-
-    def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines (B, T, 1, size); the first half of the sines negated, as `roll` swaps the halves."""
-        cos, sin = self.rotary(self.embedding, positions)
-        half = self.head_size // 2
-        sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-        return cos[:, :, None], sin[:, :, None]
-
-    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Computed in fp32, returned in the weights' dtype."""
-        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(self.embedding.dtype)
+        return rms_norm(x, self.norm, self.eps, self.dtype).view(count, keep, x.shape[1])
 
 
-def attention(queries, keys, values, bias: torch.Tensor | None) -> torch.Tensor:
-    """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
-
-    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long there and back, so it is left
-    to texts whose scores would need much room.
-    """
-    count, heads, width, size = queries.shape
-    if queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES:
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-    scores = (queries * size**-0.5) @ keys.transpose(2, 3)
-    return (scores if bias is None else scores + bias).softmax(-1) @ values
+def _layer(layer: nn.Module, config, rows: int | None) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return Layer(
+        Projection([attention.q_proj, attention.k_proj, attention.v_proj]).linear(rows),
+        Projection([attention.o_proj]).linear(rows),
+        Projection([mlp.gate_proj, mlp.up_proj]).linear(rows),
+        Projection([mlp.down_proj]).linear(rows),
+        Norms.of(layer, config),
+    )

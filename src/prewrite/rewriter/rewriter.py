@@ -17,7 +17,7 @@ from peft import PeftModel
 
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
-from prewrite.lm.loading import load_adapter
+from prewrite.lm.loading import load_adapter, save_adapter
 from prewrite.lm.tokens import decode, end_ids, has_chat_template
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
@@ -131,7 +131,7 @@ def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_star
     """Write a rewriter folder; it appears whole or not at all."""
     with whole_folder(folder) as written:
         if isinstance(policy, PeftModel):
-            policy.save_pretrained(written / "adapter")
+            save_adapter(policy, written / "adapter", base_model=settings.base_model)
             if warm_start is not None:
                 shutil.copytree(warm_start, written / "warm_start")
         else:

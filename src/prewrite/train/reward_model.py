@@ -30,8 +30,8 @@ from trl import RewardConfig, RewardTrainer
 
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.files import whole_folder
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.lm.loading import load_adapter, load_tokenizer, loading, pick_device
+from prewrite.lm.embedded import resolve_model
+from prewrite.lm.loading import load_adapter, load_tokenizer, loading, pick_device, save_adapter
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import REWARD_MODEL_FILE
 from prewrite.train.reward_data import (
@@ -87,12 +87,8 @@ class LearnedReward:
 
     def save(self, folder: str | Path) -> None:
         """Write a reward model folder; it appears whole or not at all."""
-        base = self.settings.base_model
-        # The adapter names the base model as the user did, not where it was found.
-        self.model.peft_config["default"].base_model_name_or_path = HUB_ID if base in EMBEDDED_NAMES else base
         with whole_folder(Path(folder)) as written:
-            self.model.save_pretrained(written / "adapter", save_embedding_layers=False)
-            (written / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            save_adapter(self.model, written / "adapter", base_model=self.settings.base_model)
             RunFolder.write_json(written / REWARD_MODEL_FILE, asdict(self.settings))
 
     @classmethod

@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from prewrite.errors import ConfigError
 from prewrite.files import cache_dir, made_once, whole_folder
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
-from prewrite.lm.loading import parameter_count
+from prewrite.lm.embedded import resolve_model
+from prewrite.lm.identity import folder_digest
+from prewrite.lm.loading import parameter_count, save_adapter
 from prewrite.rewriter.meta_prompts import build_meta_prompt
 from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
 from prewrite.rewriter.rewriter import query_ids
@@ -79,17 +80,13 @@ def make_adapter(
     """Warm-start `base_model` on the project's corpus and write the adapter; returns the losses of `warm_start`."""
     model, tokenizer = load_base(base_model)
     adapter, losses = warm_start(model, tokenizer, load_pairs(), meta_family=meta_family, epochs=epochs, seed=seed)
-    save_adapter(adapter, folder, base_model=base_model)
+    save_half(adapter, folder, base_model=base_model)
     return losses
 
 
 def _key(base_model: str, meta_family: str) -> str:
     """Names what an adapter depends on: the base model's files, the meta prompt and the corpus."""
-    source = resolve_model(base_model)
-    parts = [source, build_meta_prompt("", meta_family), _corpus()]
-    if Path(source).is_dir():
-        weights = sorted(Path(source).glob("*.safetensors"))
-        parts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in weights]
+    parts = [folder_digest(Path(resolve_model(base_model))), build_meta_prompt("", meta_family), _corpus()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -190,12 +187,10 @@ def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield items[at : at + size]
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
-    """Write the adapter in half precision; the folder names the base model as the user did, not where it was found."""
+def save_half(model: PeftModel, folder: Path, *, base_model: str) -> None:
+    """Write the adapter in half precision; the folder appears whole or not at all."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.half()
-    model.peft_config["default"].base_model_name_or_path = HUB_ID if base_model in EMBEDDED_NAMES else base_model
     with whole_folder(folder) as written:
-        model.save_pretrained(written, save_embedding_layers=False)  # `auto` would ask the hub about the base model
-        (written / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        save_adapter(model, written, base_model=base_model)

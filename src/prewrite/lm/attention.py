@@ -1,0 +1,112 @@
+"""Norms, positions and attention of a Llama-style block, for the passes in `llama` and `lora` alike.
+
+Heads stand in the last dimension but one, (..., heads, size), whatever stands before it: rows and tokens, or tokens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
+
+
+class Heads(NamedTuple):
+    """How a model's attention is cut: `count` heads of queries, several of which share one of `keys` key heads."""
+
+    count: int
+    keys: int
+
+    @classmethod
+    def of(cls, config) -> Heads:
+        """Those of a model with this config."""
+        return cls(config.num_attention_heads, config.num_key_value_heads)
+
+    def queries_keys_values(
+        self, qkv: torch.Tensor, norms: Norms, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Parts of a fused projection (..., all heads, size), positions rotated into the first two."""
+        turned = self.count + self.keys
+        qk, values = qkv[..., :turned, :], qkv[..., turned:, :]
+        if norms.queries is not None:
+            queries, keys = qk.split((self.count, self.keys), dim=-2)
+            qk = torch.cat([norms(queries, norms.queries, qkv.dtype), norms(keys, norms.keys, qkv.dtype)], dim=-2)
+        qk = torch.addcmul(qk * cos, qk.roll(qk.shape[-1] // 2, -1), sin)
+        return qk[..., : self.count, :], qk[..., self.count :, :], values
+
+    def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None):
+        """(B, T, heads * size) of queries (B, heads, T, size), keys and values (B, key heads, S, size).
+
+        The queries that share a key head are treated as one head's longer text; so is `bias`, see `bias_of`.
+        """
+        rows, _, width, size = queries.shape
+        out = attention(queries.reshape(rows, self.keys, -1, size), keys, values, bias)
+        return out.view(rows, self.count, width, size).transpose(1, 2).reshape(rows, width, -1)
+
+    def bias_of(self, allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to attention scores where (B or 1, T, S) tokens may or may not look: 0, or the lowest number.
+
+        (B or 1, 1, queries per key head * T, S). The lowest number is finite: a padded row sees nothing, and must not
+        become NaN.
+        """
+        bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+        return bias[:, None].repeat(1, 1, self.count // self.keys, 1)
+
+
+class Norms(NamedTuple):
+    """The weights of a block's norms, in fp32; those per head, of queries and keys, only where a family has them."""
+
+    attention: torch.Tensor
+    feed_forward: torch.Tensor
+    queries: torch.Tensor | None
+    keys: torch.Tensor | None
+    eps: float
+
+    @classmethod
+    def of(cls, layer: nn.Module, config) -> Norms:
+        """Those of a transformers block."""
+        modules = [layer.input_layernorm, layer.post_attention_layernorm]
+        modules += [getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm")]
+        weights = [None if module is None else module.weight.detach().float() for module in modules]
+        return cls(*weights, config.rms_norm_eps)
+
+    def __call__(self, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """`x` with its root mean square brought to `weight`; computed in fp32, returned in `dtype`."""
+        return rms_norm(x, weight, self.eps, dtype)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
+    """x / sqrt(mean x^2 + eps) * weight over the last dimension; computed in fp32, returned in `dtype`."""
+    return F.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+
+
+def angles(rotary: nn.Module, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (B, T, 1, size) in `like`'s dtype; of the sines the first half is negated.
+
+    That is for `roll`, which swaps the halves of a head and keeps their sign.
+    """
+    cos, sin = rotary(like, positions)
+    half = cos.shape[-1] // 2
+    sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+    return cos[:, :, None], sin[:, :, None]
+
+
+def causal(width: int, before: int) -> torch.Tensor:
+    """(width, before + width): each of `width` new tokens may look at those before it and at itself."""
+    return torch.ones(width, before + width, dtype=torch.bool).tril(before)
+
+
+def attention(queries, keys, values, bias: torch.Tensor | None) -> torch.Tensor:
+    """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
+
+    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long there and back, so it is left
+    to texts whose scores would need much room.
+    """
+    count, heads, width, size = queries.shape
+    if queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    scores = (queries * size**-0.5) @ keys.transpose(2, 3)
+    return (scores if bias is None else scores + bias).softmax(-1) @ values
