@@ -5,7 +5,7 @@ Heads stand in the last dimension but one, (..., heads, size), whatever stands b
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,13 @@ MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
 
 
 class Heads(NamedTuple):
-    """How a model's attention is cut: `count` heads of queries, several of which share one of `keys` key heads."""
+    """How many heads a model's attention has; several of the queries share one of the keys and values."""
 
-    count: int
+    queries: int
     keys: int
 
     @classmethod
-    def of(cls, config) -> Heads:
+    def of(cls, config: Any) -> Heads:
         """Those of a model with this config."""
         return cls(config.num_attention_heads, config.num_key_value_heads)
 
@@ -29,22 +29,24 @@ class Heads(NamedTuple):
         self, qkv: torch.Tensor, norms: Norms, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Parts of a fused projection (..., all heads, size), positions rotated into the first two."""
-        turned = self.count + self.keys
+        turned = self.queries + self.keys
         qk, values = qkv[..., :turned, :], qkv[..., turned:, :]
         if norms.queries is not None:
-            queries, keys = qk.split((self.count, self.keys), dim=-2)
+            queries, keys = qk.split((self.queries, self.keys), dim=-2)
             qk = torch.cat([norms(queries, norms.queries, qkv.dtype), norms(keys, norms.keys, qkv.dtype)], dim=-2)
         qk = torch.addcmul(qk * cos, qk.roll(qk.shape[-1] // 2, -1), sin)
-        return qk[..., : self.count, :], qk[..., self.count :, :], values
+        return qk[..., : self.queries, :], qk[..., self.queries :, :], values
 
-    def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None):
+    def attend(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
         """(B, T, heads * size) of queries (B, heads, T, size), keys and values (B, key heads, S, size).
 
         The queries that share a key head are treated as one head's longer text; so is `bias`, see `bias_of`.
         """
         rows, _, width, size = queries.shape
         out = attention(queries.reshape(rows, self.keys, -1, size), keys, values, bias)
-        return out.view(rows, self.count, width, size).transpose(1, 2).reshape(rows, width, -1)
+        return out.view(rows, self.queries, width, size).transpose(1, 2).reshape(rows, width, -1)
 
     def bias_of(self, allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """What is added to attention scores where (B or 1, T, S) tokens may or may not look: 0, or the lowest number.
@@ -53,7 +55,7 @@ class Heads(NamedTuple):
         become NaN.
         """
         bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
-        return bias[:, None].repeat(1, 1, self.count // self.keys, 1)
+        return bias[:, None].repeat(1, 1, self.queries // self.keys, 1)
 
 
 class Norms(NamedTuple):
@@ -66,12 +68,20 @@ class Norms(NamedTuple):
     eps: float
 
     @classmethod
-    def of(cls, layer: nn.Module, config) -> Norms:
+    def of(cls, layer: nn.Module, config: Any) -> Norms:
         """Those of a transformers block."""
-        modules = [layer.input_layernorm, layer.post_attention_layernorm]
-        modules += [getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm")]
-        weights = [None if module is None else module.weight.detach().float() for module in modules]
-        return cls(*weights, config.rms_norm_eps)
+
+        def weight(module: nn.Module | None) -> torch.Tensor | None:
+            return None if module is None else module.weight.detach().float()
+
+        attention = layer.self_attn
+        return cls(
+            weight(layer.input_layernorm),
+            weight(layer.post_attention_layernorm),
+            weight(getattr(attention, "q_norm", None)),
+            weight(getattr(attention, "k_norm", None)),
+            config.rms_norm_eps,
+        )
 
     def __call__(self, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """`x` with its root mean square brought to `weight`; computed in fp32, returned in `dtype`."""
@@ -99,7 +109,9 @@ def causal(width: int, before: int) -> torch.Tensor:
     return torch.ones(width, before + width, dtype=torch.bool).tril(before)
 
 
-def attention(queries, keys, values, bias: torch.Tensor | None) -> torch.Tensor:
+def attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
     """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
 
     In bf16 torch's fused kernel takes twice as long as its parts, and five times as long there and back, so it is left

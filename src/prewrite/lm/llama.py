@@ -13,7 +13,7 @@ norms, so that it is nearer to fp32 than a model run wholly in bf16.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ class Llama:
     def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config
         self.heads = Heads.of(config)
-        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // self.heads.count
+        self.head_size = getattr(config, "head_dim", None) or config.hidden_size // self.heads.queries
         trunk = model.model
         self.embedding = trunk.embed_tokens.weight.detach()
         self.dtype = self.embedding.dtype
@@ -172,7 +172,7 @@ class Llama:
         return rms_norm(x, self.norm, self.eps, self.dtype).view(count, keep, x.shape[1])
 
 
-def _layer(layer: nn.Module, config, rows: int | None) -> Layer:
+def _layer(layer: nn.Module, config: Any, rows: int | None) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
         Projection([attention.q_proj, attention.k_proj, attention.v_proj]).linear(rows),

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from prewrite.errors import ConfigError, ModelNotFoundError
@@ -41,31 +43,31 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
     return torch.bfloat16 if has_bf16() else torch.float32
 
 
-def load_tokenizer(folder_or_id: str):
+def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
-    file = Path(folder_or_id) / "tokenizer.json"
-    with loading(folder_or_id):
+    file = Path(folder) / "tokenizer.json"
+    with loading(folder):
         if file.is_file():
             json.loads(file.read_bytes())  # for a file that is cut off tokenizers raises a bare Exception
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.clean_up_tokenization_spaces = False
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_causal_lm(folder_or_id: str, dtype: torch.dtype):
+def load_causal_lm(folder: str, dtype: torch.dtype) -> Any:
     """A causal language model in `dtype`; safetensors only, so that no file can run code.
 
     Raises `ModelNotFoundError`, and `ConfigError` for a family whose logits `trunk.logits_of` does not give.
     """
-    with loading(folder_or_id):
+    with loading(folder):
         model = AutoModelForCausalLM.from_pretrained(
-            folder_or_id, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     if model.config.model_type not in MODEL_TYPES and not is_known(model):
         raise ConfigError(
-            f"model {folder_or_id!r}: its family, {model.config.model_type!r}, makes logits in a way that is not "
+            f"model {folder!r}: its family, {model.config.model_type!r}, makes logits in a way that is not "
             "known here; serve it (ollama:, openai:, vllm:) or choose another model"
         )
     return model
@@ -102,7 +104,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_adapter(model, folder: Path) -> PeftModel:
+def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
     """`model` with the adapter in `folder`; safetensors only, so that no file can run code.
 
     Raises `ModelNotFoundError` if there is none, or if it is another model's.

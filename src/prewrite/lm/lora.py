@@ -12,6 +12,8 @@ the softmax over the vocabulary are fp32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -41,7 +43,7 @@ def _is_plain(module: nn.Module) -> bool:
 class Block:
     """One transformer block on packed tokens, forward and back."""
 
-    def __init__(self, layer: nn.Module, config, layout: Layout, cos: torch.Tensor, sin: torch.Tensor):
+    def __init__(self, layer: nn.Module, config: Any, layout: Layout, cos: torch.Tensor, sin: torch.Tensor):
         attention, mlp = layer.self_attn, layer.mlp
         self.layout, self.cos, self.sin, self.dtype = layout, cos, sin, cos.dtype
         self.heads, self.norms = Heads.of(config), Norms.of(layer, config)
@@ -64,7 +66,16 @@ class Block:
         out = middle + self.down.linear()(F.silu(gate).mul_(up))
         return out, (x, qkv, middle, gate_up)
 
-    def backward(self, upstream, x, qkv, middle, gate_up, *, wants_input: bool):
+    def backward(
+        self,
+        upstream: torch.Tensor,
+        x: torch.Tensor,
+        qkv: torch.Tensor,
+        middle: torch.Tensor,
+        gate_up: torch.Tensor,
+        *,
+        wants_input: bool,
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """The gradient of the input (None if not wanted) and those of `parameters`."""
         gate, up = gate_up.chunk(2, 1)
         sigmoid = gate.sigmoid()
@@ -97,7 +108,7 @@ class Block:
         """(N, heads and keys and values) -> (N, heads * size). Completions see their prompt, and themselves so far."""
         layout, heads, count = self.layout, self.heads, self.layout.prompt_count
         parts = heads.queries_keys_values(
-            qkv.view(len(qkv), heads.count + 2 * heads.keys, -1), self.norms, self.cos, self.sin
+            qkv.view(len(qkv), heads.queries + 2 * heads.keys, -1), self.norms, self.cos, self.sin
         )
         queries, keys, values = (layout.prompts.pad(part[:count]).transpose(1, 2) for part in parts)
         prompts = layout.prompts.pack(heads.attend(queries, keys, values, layout.prompt_bias))
@@ -113,7 +124,9 @@ class Block:
         rate = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norms.eps)
         return (x * rate * weight).to(self.dtype), rate
 
-    def _norm_backward(self, upstream, x, rate, weight) -> torch.Tensor:
+    def _norm_backward(
+        self, upstream: torch.Tensor, x: torch.Tensor, rate: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
         """y = x r w with r = (mean x^2 + eps)^-1/2, so dx = r (g - x r^2 mean(g x)) with g = w dy."""
         scaled = upstream * weight
         inner = (scaled * x).mean(1, keepdim=True) * rate.square()
@@ -122,19 +135,19 @@ class Block:
 
 class _BlockFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, block: Block, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, block: Block, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         out, kept = block.forward(x)
         ctx.block = block
         ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         step, gradients = ctx.block.backward(upstream, *ctx.saved_tensors, wants_input=ctx.needs_input_grad[1])
         return None, step, *gradients
 
 
-def completion_states(model: nn.Module, prompts, completions) -> torch.Tensor:
+def completion_states(model: nn.Module, prompts: Any, completions: Any) -> torch.Tensor:
     """The state before each completion token, and after a row's last; (B, T, D), 0 further on."""
     trunk, config = model.model, model.config
     layout = Layout(prompts, completions, Heads.of(config), model.dtype)
@@ -152,7 +165,9 @@ class _LogprobFunction(torch.autograd.Function):
     """Log-probabilities under a frozen vocabulary projection; the gradient is computed with them, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx, states, weight, tokens, temperature: float, chunk: int):
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor, temperature: float, chunk: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs, entropy = states.new_empty(len(states)), states.new_empty(len(states))
         slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for at in range(0, len(states), chunk):
@@ -176,7 +191,7 @@ class _LogprobFunction(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx, upstream, _):
+    def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return upstream[:, None] * slopes, None, None, None, None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from prewrite.lm.attention import Heads, causal
@@ -10,7 +12,7 @@ from prewrite.lm.attention import Heads, causal
 class Layout:
     """Where tokens stand in a packed list of N: those of all prompts, then those of all completions."""
 
-    def __init__(self, prompts, completions, heads: Heads, dtype: torch.dtype):
+    def __init__(self, prompts: Any, completions: Any, heads: Heads, dtype: torch.dtype):
         prompt_mask, rows = prompts.mask.bool(), prompts.rows
         mask = completions.mask[:, :-1]  # no state is asked for after the last place
         lengths = prompt_mask.sum(1)

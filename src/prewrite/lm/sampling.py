@@ -7,13 +7,12 @@ policy has changed by the next; that costs about as much as 8 of the tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from prewrite.lm.llama import Llama
-from prewrite.lm.trunk import Cache, Transformers, open_trunk
+from prewrite.lm.trunk import Cache, Trunk, open_trunk
 
 SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
 
@@ -29,7 +28,7 @@ class Start(NamedTuple):
 
 @torch.no_grad()
 def write(
-    trunk: Llama | Transformers,
+    trunk: Trunk,
     start: Start,
     choose: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     *,
@@ -74,7 +73,7 @@ def write(
     return tokens, written
 
 
-def write_greedily(trunk: Llama | Transformers, start: Start, **settings) -> list[list[int]]:
+def write_greedily(trunk: Trunk, start: Start, **settings: Any) -> list[list[int]]:
     """The likeliest token each time; the ids of each row, its end too. `settings` are those of `write`."""
     tokens, written = write(trunk, start, lambda step, rows, running, logits: logits.argmax(-1), **settings)
     return [ids[kept].tolist() for ids, kept in zip(tokens, written, strict=True)]

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ class TransformersCache:
     @property
     def length(self) -> int:
         """Tokens so far."""
-        return self.cache.get_seq_length()
+        return int(self.cache.get_seq_length())
 
     def select(self, rows: torch.Tensor, *, room: int = 0) -> TransformersCache:
         """A copy of some rows, repetitions allowed; it grows by itself, so `room` is not needed."""
@@ -45,6 +47,34 @@ class TransformersCache:
 Cache = llama.Cache | TransformersCache
 
 
+class Trunk(Protocol):
+    """A model that runs over tokens and a cache of its own; what `open_trunk` gives."""
+
+    window: float
+    """How many tokens back every layer looks at least."""
+
+    def new_cache(self, rows: int, capacity: int) -> Cache:
+        """An empty cache for `rows` rows of up to `capacity` tokens."""
+        ...
+
+    def __call__(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,
+        mask: torch.Tensor | None = None,
+        *,
+        keep: int | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states (B, keep, D); see `llama.Llama.__call__`."""
+        ...
+
+    @property
+    def lm_head(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Logits (..., V) of states (..., D)."""
+        ...
+
+
 class Transformers:
     """Any transformers causal language model, on its device and in its dtype."""
 
@@ -57,7 +87,15 @@ class Transformers:
         """An empty cache."""
         return TransformersCache()
 
-    def __call__(self, ids, positions, cache, mask=None, *, keep: int | None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: TransformersCache,
+        mask: torch.Tensor | None = None,
+        *,
+        keep: int | None = None,
+    ) -> torch.Tensor:
         """As `llama.Llama.__call__`."""
         if mask is None:
             mask = ids.new_ones(len(ids), cache.length + ids.shape[1])
@@ -72,7 +110,7 @@ class Transformers:
         return logits_of(self.model, states)
 
 
-def context_of(config) -> float:
+def context_of(config: Any) -> float:
     """How many tokens a model with this config was made to read at once; infinity if it does not say."""
     text = config.get_text_config()
     return next(
@@ -104,10 +142,10 @@ def is_known(model: nn.Module) -> bool:
     ids = torch.arange(3, device=model.device)[None]
     theirs = model(input_ids=ids).logits.float()
     ours = logits_of(model, backbone(model)(input_ids=ids).last_hidden_state).float()
-    return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+    return bool(torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2))
 
 
-def open_trunk(model: nn.Module, *, rows: int | None = None, owned: bool = False) -> llama.Llama | Transformers:
+def open_trunk(model: nn.Module, *, rows: int | None = None, owned: bool = False) -> Trunk:
     """`model` as it is now; `rows` says that about so many tokens will go through at a time, if they are few.
 
     `owned` says that nobody else uses `model`, so that its weights need not be kept beside a copy.

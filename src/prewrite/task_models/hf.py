@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,22 @@ from prewrite.lm.tokens import decode, end_ids
 from prewrite.lm.trunk import Cache, context_of, open_trunk
 from prewrite.task_models.base import Capability
 from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
+
+
+class Prefilled(NamedTuple):
+    """Prompts that the model has read, in one batch."""
+
+    rows: list[int]  # their places in the call
+    shared: int  # tokens that all of them begin with
+    lengths: torch.Tensor  # (B,), of each row's own tokens
+    mask: torch.Tensor  # (B, shared + longest), 0 for the left padding between the shared tokens and a row's own
+    cache: Cache
+    hidden: torch.Tensor  # (B, kept, D), the last states
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """(B,), of each row's next token."""
+        return self.shared + self.lengths
 
 
 class HFTaskModel(InProcessTaskModel):
@@ -78,13 +95,13 @@ class HFTaskModel(InProcessTaskModel):
         longest = max(map(len, label_ids))
         token_ids = self.fitting_ids(prompts, [longest] * len(prompts))
         scores = np.empty((len(prompts), len(labels)))
-        for rows, shared, cache, hidden, lengths in self._prefilled(token_ids, room=longest - 1):
-            logprobs = self._next_logprobs(hidden[:, -1])  # (B, V)
+        for batch in self._prefilled(token_ids, room=longest - 1):
+            logprobs = self._next_logprobs(batch.hidden[:, -1])  # (B, V)
             for column, ids in enumerate(label_ids):
                 total = logprobs[:, ids[0]].double()
                 if len(ids) > 1:
-                    total = total + self._continue(cache, shared, lengths, ids)
-                scores[rows, column] = total.cpu().numpy()
+                    total = total + self._continue(batch, ids)
+                scores[batch.rows, column] = total.cpu().numpy()
         return scores
 
     @torch.inference_mode()
@@ -95,8 +112,8 @@ class HFTaskModel(InProcessTaskModel):
         both = [prompt + target for prompt, target in zip(token_ids, target_ids, strict=True)]
         means = np.empty(len(prompts))
         # Score every target token in the same pass as its prompt; the last token needs no state after it.
-        for rows, _, _, hidden, _ in self._prefilled([ids[:-1] for ids in both], keep=[len(t) for t in target_ids]):
-            for row, states in zip(rows, hidden, strict=True):
+        for batch in self._prefilled([ids[:-1] for ids in both], keep=[len(t) for t in target_ids]):
+            for row, states in zip(batch.rows, batch.hidden, strict=True):
                 ids = torch.tensor(target_ids[row], device=self.device)
                 logprobs = self._next_logprobs(states[-len(ids) :])  # (target tokens, V)
                 means[row] = logprobs.gather(1, ids[:, None]).double().mean().item()
@@ -107,15 +124,15 @@ class HFTaskModel(InProcessTaskModel):
         """Greedy text, ended by an end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         outputs = [""] * len(prompts)
         token_ids = self.fitting_ids(prompts, [self.max_new_tokens] * len(prompts))
-        for rows, shared, cache, hidden, lengths in self._prefilled(token_ids, room=self.max_new_tokens):
+        for batch in self._prefilled(token_ids, room=self.max_new_tokens):
             written = write_greedily(
                 self.trunk,
-                Start(hidden[:, -1], cache, shared + lengths, self._mask(shared, lengths)),
+                Start(batch.hidden[:, -1], batch.cache, batch.positions, batch.mask),
                 max_new_tokens=self.max_new_tokens,
                 end_ids=self.end_ids,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
-            for row, text in zip(rows, decode(self.tokenizer, written, self.end_ids), strict=True):
+            for row, text in zip(batch.rows, decode(self.tokenizer, written, self.end_ids), strict=True):
                 outputs[row] = text
         return outputs
 
@@ -123,8 +140,8 @@ class HFTaskModel(InProcessTaskModel):
 
     def _prefilled(
         self, token_ids: list[list[int]], *, keep: Sequence[int] | None = None, room: int = 0
-    ) -> Iterator[tuple]:
-        """Run all prompts; yields (rows, shared, cache, hidden, lengths) per batch.
+    ) -> Iterator[Prefilled]:
+        """Run all prompts, batch by batch.
 
         Rows are left-padded after the shared prefix, so that the last column is every row's last token. `keep` says
         how many last states each row needs (one by default): no prefix may be shared that swallows them, and `hidden`
@@ -152,17 +169,17 @@ class HFTaskModel(InProcessTaskModel):
                 cache = self._cache(prefix_cache, len(rows), width + room)
                 mask = self._mask(group.shared, lengths)
                 hidden = self.trunk(ids, positions, cache, mask, keep=max(keep[row] for row in rows))
-                yield rows, group.shared, cache, hidden, lengths
+                yield Prefilled(rows, group.shared, lengths, mask, cache, hidden)
 
-    def _continue(self, cache: Cache, shared: int, lengths: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    def _continue(self, batch: Prefilled, ids: list[int]) -> torch.Tensor:
         """Log-probability of a label's tokens after its first, given the cached prompts; (B,). The cache stays."""
-        rows, tail = len(lengths), ids[:-1]
-        before = cache.length
+        rows, tail = len(batch.rows), ids[:-1]
+        before = batch.cache.length
         tokens = torch.tensor(tail, device=self.device).expand(rows, -1)
-        mask = torch.cat([self._mask(shared, lengths), lengths.new_ones(rows, len(tail))], dim=1)
-        positions = shared + lengths[:, None] + torch.arange(len(tail), device=self.device)
-        hidden = self.trunk(tokens, positions, cache, mask)
-        cache.crop(before)
+        mask = torch.cat([batch.mask, batch.mask.new_ones(rows, len(tail))], dim=1)
+        positions = batch.positions[:, None] + torch.arange(len(tail), device=self.device)
+        hidden = self.trunk(tokens, positions, batch.cache, mask)
+        batch.cache.crop(before)
         following = torch.tensor(ids[1:], device=self.device).expand(rows, -1)
         logprobs = self._next_logprobs(hidden)
         return logprobs.gather(2, following[..., None]).squeeze(2).double().sum(1)
