@@ -24,8 +24,10 @@ KEPT = 4
 """One of so many candidates goes on to the next round."""
 GROWTH = 3
 """The next round's rows, as a multiple of this one's."""
-FINALISTS = 3
+FINALISTS = 2
 """So many are left in the last round, the incumbent not counted."""
+LAST_SHARE = 8
+"""The last round has at least this part of the calls as rows: what is shipped must be told from luck."""
 
 
 class Round(NamedTuple):
@@ -42,7 +44,7 @@ def plan_rounds(calls: int, rows: int, *, most: int | None = None) -> list[Round
     `ConfigError` for a budget under which not even the incumbent and one rival can be compared on `FIRST_ROWS` rows.
 
     >>> plan_rounds(1000, 300)
-    [Round(candidates=61, rows=8), Round(candidates=15, rows=24), Round(candidates=4, rows=86)]
+    [Round(candidates=59, rows=8), Round(candidates=14, rows=24), Round(candidates=3, rows=125)]
     """
     if rows < 1:
         raise ConfigError("there are no dev rows to choose on; give at least one")
@@ -52,8 +54,9 @@ def plan_rounds(calls: int, rows: int, *, most: int | None = None) -> list[Round
             f"search_calls {calls} cannot compare two prompts on {least // 2} rows; give at least {least}"
         )
     ceiling = most if most is not None else calls // min(FIRST_ROWS, rows)
+    last_rows = min(rows, calls // LAST_SHARE)
     for first in range(max(2, ceiling), 1, -1):
-        plan = _rounds(first, rows)
+        plan = _rounds(first, rows, last_rows)
         spent = calls_of(plan)
         if spent <= calls:
             last, before = plan[-1], plan[-2].rows if len(plan) > 1 else 0
@@ -62,12 +65,12 @@ def plan_rounds(calls: int, rows: int, *, most: int | None = None) -> list[Round
     return [Round(2, min(rows, calls // 2))]
 
 
-def _rounds(first: int, rows: int) -> list[Round]:
+def _rounds(first: int, rows: int, last_rows: int) -> list[Round]:
     plan = [Round(first, min(FIRST_ROWS, rows))]
     while plan[-1].candidates > FINALISTS + 1 and plan[-1].rows < rows:
         candidates, seen = plan[-1]
         plan.append(Round(max(FINALISTS + 1, candidates // KEPT), min(rows, seen * GROWTH)))
-    return plan
+    return [*plan[:-1], Round(plan[-1].candidates, max(plan[-1].rows, last_rows))]
 
 
 def calls_of(plan: Sequence[Round]) -> int:

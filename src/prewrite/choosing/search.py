@@ -20,7 +20,7 @@ from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_roun
 from prewrite.errors import ConfigError
 from prewrite.scoring.answer_lines import answer_lines
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.offsets import Offsets, calibrated_logprob, choose_offsets, gold_indices
+from prewrite.scoring.offsets import Floats, Offsets, calibrated_logprob, choose_offsets, clearly_better, gold_indices
 from prewrite.scoring.prompt import LAYOUTS, PARTS, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
@@ -205,22 +205,22 @@ class _Judge:
             return None
         return choose_offsets(*self._table(candidate), seed=seed)
 
-    def score(self, candidate: int, rows: int, offsets: Offsets | None) -> float:
-        """The mean score on the first rows as the prompt would be shipped."""
+    def scores(self, candidate: int, rows: int, offsets: Offsets | None) -> Floats:
+        """The scores on the first rows as the prompt would be shipped."""
         if offsets is None or offsets.method == "none":
-            return float(np.mean([answer.score for answer in self.board.results[candidate][:rows]]))
+            return np.array([answer.score for answer in self.board.results[candidate][:rows]])
         logprobs, gold = self._table(candidate, rows)
-        return float(((logprobs - offsets.values).argmax(axis=1) == gold).mean())
+        return ((logprobs - offsets.values).argmax(axis=1) == gold).astype(np.float64)
 
     def conclude(self, ranked: Sequence[int], start: int, *, offsets: bool, seed: int) -> Found:
-        """Ship the best candidate, unless the initial prompt scores as well on the rows that both have seen."""
+        """Ship the best candidate if it is clearly better than the initial prompt on the rows that both have seen."""
         winner = ranked[0]
         rows = min(len(self.board.results[winner]), len(self.board.results[start]))
         shift = {number: self.offsets(number, seed=seed) if offsets else None for number in (start, winner)}
-        scores = {number: self.score(number, rows, shift[number]) for number in (start, winner)}
-        if winner != start and scores[winner] <= scores[start]:
+        scores = {number: self.scores(number, rows, shift[number]) for number in (start, winner)}
+        if not clearly_better(scores[winner], scores[start]):
             winner = start
-        plain = self.score(start, rows, None)
+        plain = self.scores(start, rows, None)
         shipped = {
             number: _with_offsets(self.candidates[number].prompt, self.labels, shift[number]) for number in shift
         }
@@ -232,7 +232,7 @@ class _Judge:
             source=self.candidates[winner].source,
             calls=self.board.calls,
             rows=rows,
-            dev_scores={"initial": plain, "prompt": scores[winner]},
+            dev_scores={"initial": float(plain.mean()), "prompt": float(scores[winner].mean())},
             offsets=chosen_offsets.method if chosen_offsets is not None else "none",
             events=tuple(self._events(winner)),
         )
