@@ -210,7 +210,7 @@ class _Judge:
         if offsets is None or offsets.method == "none":
             return np.array([answer.score for answer in self.board.results[candidate][:rows]])
         logprobs, gold = self._table(candidate, rows)
-        return ((logprobs - offsets.values).argmax(axis=1) == gold).astype(np.float64)
+        return np.asarray((logprobs - offsets.values).argmax(axis=1) == gold, dtype=np.float64)
 
     def conclude(self, ranked: Sequence[int], start: int, *, offsets: bool, seed: int) -> Found:
         """Ship the best candidate if it is clearly better than the initial prompt on the rows that both have seen."""
