@@ -77,6 +77,14 @@ def test_a_template_may_be_given_by_its_name():
     assert evaluator.prompt("Judge.", RewriteExample("a", "fine film", "good")) == "Judge.\nText: fine film"
 
 
+@pytest.mark.parametrize("slot", ["inptu", "Input", "instructions"])
+def test_a_misspelled_slot_is_refused_and_other_words_in_braces_are_text(slot):
+    with pytest.raises(ConfigError, match="did you mean"):
+        Evaluator(ScriptedTaskModel(str.upper), template=f"{{instruction}} {{input}} {{{slot}}}")
+    evaluator = Evaluator(ScriptedTaskModel(str.upper), template='{instruction} {input} {"label": x} {label}')
+    assert evaluator.prompt("a", RewriteExample("a", "b", "c")) == 'a b {"label": x} {label}'
+
+
 def test_likelihood_takes_the_best_label_and_the_earlier_one_on_a_tie():
     scores = {"a": [-1.0, -2.0], "b": [-2.0, -1.0], "c": [-1.0, -1.0]}
     model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: scores[prompt.split("Input: ")[1][0]])

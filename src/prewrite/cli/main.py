@@ -1,4 +1,7 @@
-"""`prewrite`: one file per command, imported when it is run."""
+"""`prewrite`: one file per command, imported when it is run.
+
+To add one, write its file with `add_arguments` and `run`, and add its line to `COMMANDS`.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ brace. Departure from the paper: the default template ends in a cue, since small
 
 from __future__ import annotations
 
+import difflib
+import re
+
 from prewrite.errors import ConfigError
 from prewrite.text import shown
 
@@ -26,13 +29,16 @@ TASK_SLOTS = ("instruction", "input")
 
 
 def check_task_template(template: str) -> None:
-    """Raise `ConfigError` unless `template` holds the slots `{instruction}` and `{input}`."""
+    """Raise `ConfigError` unless `template` holds the slots `{instruction}` and `{input}`, and none misspelled."""
     for name in TASK_SLOTS:
         if f"{{{name}}}" not in template:
             raise ConfigError(
                 f"task template {shown(template)} has no slot {{{name}}}; it needs {{instruction}} and {{input}}, "
                 f"as in {TASK_TEMPLATE!r}, or is one of the names {', '.join(TASK_TEMPLATES)}"
             )
+    for name in re.findall(r"\{(\w+)\}", template):  # other words in braces are text
+        if name not in TASK_SLOTS and (meant := difflib.get_close_matches(name.lower(), TASK_SLOTS, n=1, cutoff=0.75)):
+            raise ConfigError(f"task template {shown(template)} has {{{name}}}; did you mean {{{meant[0]}}}?")
 
 
 def get_task_template(template: str) -> str:
