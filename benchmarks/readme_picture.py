@@ -98,7 +98,7 @@ def dot(x: float, y: float, colour: str) -> str:
 
 
 def diamond(x: float, y: float) -> str:
-    return f'<path d="M{x:.1f} {y - 8}l8 8l-8 8l-8 -8z" fill="#ffffff" stroke="{GREY}" stroke-width="1.5"/>'
+    return f'<path d="M{x:.1f} {y - 11}l11 11l-11 11l-11 -11z" fill="#ffffff" stroke="{INK}" stroke-width="1.5"/>'
 
 
 def place(accuracy: float) -> float:
