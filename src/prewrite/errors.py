@@ -90,12 +90,13 @@ class TaskModelError(PrewriteError, RuntimeError):
 class NoAnswerError(TaskModelError):
     """The task model gave no answer to one prompt: it refused it, cut it, or spent its tokens on thinking.
 
-    `row` is the prompt's place in the call, from 0. The rest of the call may be asked again without it.
+    `row` is the prompt's place in the call, from 0, and `reason` what happened to it, where the message says more than
+    that. The rest of the call may be asked again without it.
     """
 
-    def __init__(self, *args: object, row: int = 0):
+    def __init__(self, *args: object, row: int = 0, reason: str | None = None):
         super().__init__(*args)
-        self.row = row
+        self.row, self.reason = row, str(self) if reason is None else without_keys(reason)
 
 
 class CapabilityError(TaskModelError):

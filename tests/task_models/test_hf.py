@@ -27,6 +27,7 @@ from prewrite.lm.loading import pick_dtype  # noqa: E402
 from prewrite.rewriter.starter import load_base as load_rewriter_base  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
+from prewrite.task_models.registry import wrap_task_model  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = [
@@ -324,3 +325,12 @@ def test_a_model_that_cannot_be_loaded_is_named_with_the_reason(folder, tmp_path
         with pytest.raises(ModelNotFoundError, match=f"model '{broken}' could not be loaded") as caught:
             load(str(broken))
         assert said in str(caught.value)
+
+
+def test_through_the_wrappers_a_prompt_that_is_too_long_is_told_once_and_by_its_place(folder):
+    task_model = wrap_task_model(HFTaskModel(folder, dtype="float32"))
+    with pytest.raises(NoAnswerError) as caught:
+        task_model.generate([*PROMPTS, " ".join(["dull"] * 120)])
+    told = str(caught.value)
+    assert told.startswith(f"hf:{folder} gave no answer to prompt 7 of 7, 'dull dull")
+    assert told.count("gave no answer") == 1 and "its 120 tokens and 64 for the answer are more than the 128" in told

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prewrite.errors import CapabilityError, ConfigError, NoAnswerError
+from prewrite.errors import CapabilityError, ConfigError
 from prewrite.lm.tokens import continuation_ids, has_chat_template, prompt_ids
+from prewrite.task_models.stream import no_answer
 
 
 class InProcessTaskModel:
@@ -43,13 +44,11 @@ class InProcessTaskModel:
         token_ids = prompt_ids(self.tokenizer, prompts, chat=self.chat)
         for row, (ids, answer) in enumerate(zip(token_ids, answers, strict=True)):
             if len(ids) + answer > self.context:
-                begins = " ".join(prompts[row][:100].split())
-                raise NoAnswerError(
-                    f"{self.name} cannot read prompt {row + 1} of {len(prompts)}, {begins!r}: its {len(ids):,} tokens "
-                    f"and {answer:,} for the answer are more than the {self.context:,.0f} that the model reads at "
-                    "once; shorten the input or the instruction, leave the row out, or take a model that reads more",
-                    row=row,
+                reason = (
+                    f"its {len(ids):,} tokens and {answer:,} for the answer are more than the {self.context:,.0f} "
+                    "that the model reads at once; shorten the input or instruction, or take a model that reads more"
                 )
+                raise no_answer(self.name, prompts, row, reason)
         return token_ids
 
 

@@ -160,12 +160,11 @@ def require(task_model: TaskModel, method: Capability) -> None:
         raise CapabilityError(f"{task_model.name} cannot do {method!r} (it can do: {can}); choose another decoding")
 
 
-def no_answer(task_model: TaskModel, batch: Batch, row: int, found: NoAnswer) -> NoAnswerError:
-    """The error for a prompt that has no answer."""
-    begins = " ".join(batch.prompts[row][:100].split())
+def no_answer(name: str, prompts: Sequence[str], row: int, reason: str) -> NoAnswerError:
+    """The error for a prompt to which the task model `name` gave no answer."""
+    begins = " ".join(prompts[row][:100].split())
     return NoAnswerError(
-        f"{task_model.name} gave no answer to prompt {row + 1} of {len(batch.prompts)}, {begins!r}: {found.reason}",
-        row=row,
+        f"{name} gave no answer to prompt {row + 1} of {len(prompts)}, {begins!r}: {reason}", row=row, reason=reason
     )
 
 
@@ -186,7 +185,7 @@ def _ask_each(task_model: TaskModel, batch: Batch) -> list[Reply]:
         try:
             found = _ask(task_model, batch.rows(rows))
         except NoAnswerError as error:
-            replies[rows.pop(error.row)] = Reply(NoAnswer(str(error)), 0, 0)
+            replies[rows.pop(error.row)] = Reply(NoAnswer(error.reason), 0, 0)
         else:
             return [reply for _, reply in sorted([*replies.items(), *zip(rows, found, strict=True)])]
     return [replies[row] for row in range(len(batch.prompts))]
@@ -263,7 +262,7 @@ class StreamedTaskModel(ABC):
         with closing(self.stream(batch)) as replies:
             for row, reply in replies:
                 if isinstance(reply.value, NoAnswer):
-                    raise no_answer(self, batch, row, reply.value)
+                    raise no_answer(self.name, batch.prompts, row, reply.value.reason)
                 values[row] = reply.value
         if len(values) != len(batch.prompts):
             raise TaskModelError(f"{self.name} answered {len(values)} of {len(batch.prompts)} prompts")
