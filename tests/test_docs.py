@@ -78,9 +78,9 @@ def test_links_between_pages_lead_somewhere():
 
 
 def named_files(text):
-    """The Python files that a text names: by their way from the root or a room, or by their name in backticks."""
-    places = "|".join(["src", "tests", "benchmarks", "examples", *ROOMS])
-    yield from re.findall(rf"(?<![\w/.])(?:{places})/[\w/]+\.py\b", text)
+    """The pages and Python files that a text names: by their path from the root or a room, or by name in backticks."""
+    places = "|".join(["src", "tests", "benchmarks", "examples", "docs", *ROOMS])
+    yield from re.findall(rf"(?<![\w/.])(?:{places})/[\w/]+\.(?:py|md)\b", text)
     yield from re.findall(r"`(\w+\.py)`", text)
 
 
@@ -101,9 +101,9 @@ def test_files_are_named_in_three_ways(text, names):
     assert list(named_files(text)) == names
 
 
-def test_every_python_file_that_is_named_exists():
+def test_every_file_that_is_named_exists():
     code = [file for place in ("src", "tests", "benchmarks", "examples") for file in (ROOT / place).rglob("*.py")]
-    files = {file.relative_to(ROOT).as_posix() for file in [*code, *ROOT.glob("*.py")]}
+    files = {file.relative_to(ROOT).as_posix() for file in [*code, *PAGES, *ROOT.glob("*.py")]}
     gone = [
         f"{page.relative_to(ROOT)} names {name}"
         for page in [*PAGES, ROOT / "Makefile", *code]
