@@ -122,6 +122,7 @@ tests:
         ("r.csv", "output;input;more, or less\nx;a, b;1\ny;c;2\n", "read as cells between semicolons"),
         ("r.json", f"[{A},\n{B}]", None),
         ("r.jsonl", f"[{A}, {B}]", None),
+        ("r.json", f'{{"rows": [{A}, {B}]}}', "the rows are those of 'rows'"),
         ("r.json", f'{{\n "version": 1,\n "data": [{A},\n{B}]}}', "the rows are those of 'data'"),
         ("r.yaml", "- {instruction: I, input: 'a, b', output: x}\n- {instruction: I, input: c, output: 'y'}\n", None),
         ("r.yaml", PROMPTFOO, "the rows are those of 'tests'"),

@@ -75,11 +75,14 @@ def _up_to_text(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _begins_a_value(line: str) -> bool:
-    """Whether a first line begins a list of rows, or an object that is not closed on it."""
+    """Whether a first line begins or is a list of rows, or an object with one in it."""
     line = line.strip()
-    if line.startswith("["):
-        return not _is_json(line) or all(isinstance(row, dict) for row in json.loads(line))
-    return line.startswith("{") and line[-1] in "{[," and not _is_json(line.rstrip(","))
+    if not _is_json(line.rstrip(",")):
+        return line.startswith("[") or (line.startswith("{") and line[-1] in "{[,")
+    whole = json.loads(line.rstrip(","))
+    if isinstance(whole, dict):
+        return any(isinstance(whole.get(name), list) for name in ("data", "rows", "examples", "tests"))
+    return isinstance(whole, list) and all(isinstance(row, dict) for row in whole)
 
 
 def _objects(lines: Iterator[tuple[int, str]]) -> Records:
