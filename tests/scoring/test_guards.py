@@ -100,6 +100,7 @@ GOOD = [
     (REVIEW, "Write positive or negative for the sentiment of the review."),
     (REVIEW, "You are an assistant at a cinema. Is the review positive or negative?"),
     (REVIEW, "Create a label for the sentiment of the review, positive or negative."),
+    (REVIEW, "Read the review and give it one label: positive or negative."),
 ]
 
 BAD = [

@@ -49,7 +49,7 @@ _AFTER = {
     "both": word_set("is or what which each"),
     "only": word_set("of"),
     "then": word_set("of or than be"),
-    "it": word_set("it this your an one which"),
+    "it": word_set("it this your an which"),
     "you": word_set("you of or is be this"),
     "than": word_set("of or and than is"),
     "is": word_set("is are be of"),
