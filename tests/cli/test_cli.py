@@ -270,17 +270,6 @@ def test_every_command_has_help(command, capsys):
     assert "usage: prewrite" in capsys.readouterr().out
 
 
-def test_import_and_help_need_no_torch_and_little_time():
-    code = "import sys, prewrite.cli.main as m; m.main([]); assert 'torch' not in sys.modules"
-    timed = [sys.executable, "-X", "importtime", "-c", code]
-    best = 10.0
-    for _ in range(3):
-        done = subprocess.run(timed, capture_output=True, text=True, check=True)
-        last = [line for line in done.stderr.splitlines() if line.endswith("prewrite.cli.main")][-1]
-        best = min(best, int(last.split("|")[1]) / 1e6)
-    assert best < 0.3
-
-
 def test_rewrites_remembered_from_training_are_ranked_within_their_update(tmp_path):
     from prewrite.run.measure import best_rollouts
     from prewrite.run_folder import RunFolder
