@@ -86,6 +86,7 @@ def test_the_demo_tells_its_own_defaults(capsys):
             "no flag of prewrite train; did you mean --learning-rate?",
         ),
         (["eval", "--wth=a"], "did you mean --with?"),
+        (["train", "rows.jsonl"], "prewrite train does not know what 'rows.jsonl' is"),
     ],
 )
 def test_what_was_mistyped_is_named_with_what_was_meant(words, told, capsys):

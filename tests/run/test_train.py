@@ -40,6 +40,7 @@ def test_every_kind_of_row_is_asked_about_not_only_the_first(toy, tmp_path, caps
         (["--data", "demo", "--base-model", "./nowhere"], "model './nowhere': no such folder"),
         (["--data", "demo", "--task-model", "hf:./nowhere"], "model './nowhere': no such folder"),
         (["--data", "demo", "--meta-family", "nowhere.txt"], "nowhere.txt"),
+        (["--data", "demo", "--phrasings", "nowhere.yaml"], "phrasings 'nowhere.yaml' cannot be read"),
     ],
 )
 def test_what_is_missing_is_told_before_torch_is_imported(tmp_path, flags, told):

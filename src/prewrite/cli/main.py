@@ -74,8 +74,10 @@ def _run(argv: Sequence[str]) -> int:
             child.set_defaults(run=module.run)
             flags = list(child._option_string_actions)  # argparse tells them in no other way
     namespace, unknown = parser.parse_known_args(argv)
-    if unknown:
+    if unknown and unknown[0].startswith("-"):
         raise ConfigError(f"{unknown[0]!r} is no flag of prewrite {name}{_meant(unknown[0].partition('=')[0], flags)}")
+    if unknown:
+        raise ConfigError(f"prewrite {name} does not know what {unknown[0]!r} is; put it behind its flag, see --help")
     if namespace.version:
         import prewrite
 

@@ -159,7 +159,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"--config {str(path)!r}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {str(path)!r} cannot be read as YAML ({error})") from None
+        raise ConfigError(f"--config {str(path)!r} cannot be read as YAML ({' '.join(str(error).split())})") from None
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

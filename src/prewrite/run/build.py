@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prewrite.task_models.budget import Price
     from prewrite.task_models.counting import CountingTaskModel
     from prewrite.train.algorithms import Trainer
+    from prewrite.train.mixture import Mixture
     from prewrite.types import RewriteExample
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,17 @@ def open_instructions(config: TrainConfig | SearchConfig, splits: Sequence[Split
     if left:
         logger.warning("neither chosen for nor tested: %d instruction(s), such as %s", len(left), left[0])
     return found
+
+
+def open_mixture(config: TrainConfig, splits: Sequence[Splits]) -> Mixture:
+    """What the rewriter trains on: the instructions of all train rows, and other wordings of them."""
+    from prewrite.train.mixture import load_phrasings, mix
+
+    trains = [part.train for part in splits]
+    phrasings = None
+    if config.phrasings is not None:
+        phrasings = load_phrasings(config.phrasings, [name for rows in trains for name in rows.by_instruction()])
+    return mix(trains, temperature=config.mixture_temperature, phrasings=phrasings)
 
 
 def open_rows(config: TaskConfig, split: str, instruction: str | None = None) -> PRewriteDataset:
@@ -290,6 +302,7 @@ def open_untrained_rewriters(config: TrainConfig, settings: RewriterSettings) ->
 def open_trainer(
     config: TrainConfig,
     splits: Sequence[Splits],
+    mixture: Mixture,
     reward: TaskReward,
     run: RunFolder,
     progress: Callable[[int, dict[str, float]], None],
@@ -299,20 +312,16 @@ def open_trainer(
 
     from prewrite.train import processes
     from prewrite.train.algorithms import ALGORITHMS
-    from prewrite.train.mixture import joined, load_phrasings, mix
+    from prewrite.train.mixture import joined
     from prewrite.train.warm_start import adapter_for
 
-    trains = [part.train for part in splits]
-    phrasings = None
-    if config.phrasings is not None:
-        phrasings = load_phrasings(config.phrasings, [name for rows in trains for name in rows.by_instruction()])
     lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
     share = config.rewrites_per_step // processes.count()
     micro = config.micro_batch_size or share
     common: dict[str, Any] = dict(
         meta_family=config.meta_family,
         log_dir=run.path,
-        train_dataset=mix(trains, temperature=config.mixture_temperature, phrasings=phrasings),
+        train_dataset=mixture,
         dev_dataset=joined([part.dev for part in splits]),
         reward=reward,
         warm_start=adapter_for(config.warm_start, config.base_model, config.meta_family),

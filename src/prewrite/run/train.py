@@ -22,6 +22,7 @@ from prewrite.run.build import (
     InstructionRows,
     open_evaluator,
     open_instructions,
+    open_mixture,
     open_splits,
     open_trainer,
     open_training_reward,
@@ -81,6 +82,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     check_models(config)
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
+    mixture = open_mixture(config, splits)
     load_meta_prompt(config.meta_family)
 
     from prewrite.train import checkpoint  # imports torch; what is wrong above is told before these seconds
@@ -101,7 +103,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
         run = RunFolder(Path(config.output_dir))
 
     with training_bar(config.max_steps, shown=main) as progress:
-        trainer = open_trainer(config, splits, reward, run, progress)
+        trainer = open_trainer(config, splits, mixture, reward, run, progress)
         with stop_on_interrupt(trainer):
             try:
                 trainer.train(resume_from_checkpoint=resume_from)
