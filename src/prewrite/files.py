@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from prewrite.errors import PrewriteError, StorageError
+from prewrite.errors import PrewriteError, StorageError, without_keys
 
 _ABANDONED = 24 * 3600  # seconds after which a folder that is still being written belongs to a process that was killed
 
@@ -92,14 +92,14 @@ def publish(written: Path, path: Path, *, replace: bool = True) -> None:
 def write_atomic(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
 
-    Raises `StorageError` where that cannot be done.
+    Keys of the environment are left out of it. Raises `StorageError` where that cannot be done.
     """
     temporary = path.with_name(f".{path.name}.writing-{secrets.token_hex(4)}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+                file.write(without_keys(text, guess=False))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

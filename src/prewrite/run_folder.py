@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prewrite.errors import RunFolderError
+from prewrite.errors import RunFolderError, without_keys
 from prewrite.files import to_json, write_atomic, writing
 
 
@@ -113,7 +113,7 @@ class RunFolder:
         """Append rows to a JSONL file, flushed to disk before this returns."""
         text = "".join(to_json(row) + "\n" for row in rows)
         with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            file.write(without_keys(text, guess=False))
             file.flush()
             os.fsync(file.fileno())
 

@@ -62,6 +62,30 @@ def test_the_rewrite_is_compared_with_every_baseline(run):
     assert "The p of rewrite against initial stands as it is; the others are Holm-corrected together." in text
 
 
+def test_the_report_says_what_the_answers_rest_on(tmp_path):
+    path = make_run(tmp_path / "noted", updates=3)
+    config, result = (json.loads((path / name).read_text(encoding="utf-8")) for name in ("config.json", "result.json"))
+    config["task_model"] = {"notes": ["the server tells nothing of its model but the name"]}
+    filtered = "the server refused it: HTTP 400: flagged"
+    result["left_out"] = [{"input": f"row {n}", "at": f"rows.jsonl, row {n}", "reason": filtered} for n in range(5)]
+    counted = {"prompts": 900, "cache_hits": 100, "input_tokens": 12_000, "output_tokens": 800}
+    result["cost"]["task_model"] = {**counted, "uncounted": 40, "other_model": 1}
+    for name, value in (("config.json", config), ("result.json", result)):
+        (path / name).write_text(json.dumps(value), encoding="utf-8")
+    page = " ".join(build_report(path).read_text(encoding="utf-8").split())
+    text = (path / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    for sentence in (
+        "5 rows are left out for every instruction alike, since the task model gave no answer: “row 0” (rows.jsonl, "
+        f"row 0), {filtered}; “row 1” (rows.jsonl, row 1), {filtered}; ",
+        f"“row 2” (rows.jsonl, row 2), {filtered}; and 2 more.",
+        "Tokens are estimated for 40 of 800 answers: the task model did not count them.",
+        "1 answer came, by the server&#39;s own word, from another configuration than the first one.",
+        "The server tells nothing of its model but the name.",
+        "12,000 in, 800 out, estimated",
+    ):
+        assert sentence in page and sentence.replace("&#39;", "'") in text
+
+
 def test_without_baselines_there_is_no_column_for_them(tmp_path):
     path = make_run(tmp_path / "alone", updates=3, baselines=False)
     page = build_report(path).read_text(encoding="utf-8")

@@ -6,10 +6,10 @@ import pytest
 
 from case_tables import table
 from prewrite.errors import ConfigError, MissingDependencyError
-from prewrite.task_models.addresses import client_options, is_private, ollama_address, way_to
+from prewrite.task_models.addresses import client_options, is_private, ollama_url, way_to
 from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.openai import OpenAITaskModel
-from prewrite.task_models.registry import TaskModelSpec, parse_task_model
+from prewrite.task_models.registry import TaskModelSpec, destination, parse_task_model
 from prewrite.task_models.server import read_key
 
 FROM_ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -36,7 +36,7 @@ def test_ollama_host_is_read_as_the_official_clients_read_it(case, monkeypatch):
 
 
 def test_without_ollama_host_the_server_is_on_this_machine():
-    assert ollama_address("") == OllamaTaskModel("m").address == "http://127.0.0.1:11434"
+    assert ollama_url("") == OllamaTaskModel("m").address == "http://127.0.0.1:11434"
 
 
 @table("task_model_names")
@@ -109,8 +109,8 @@ def test_where_data_go_is_said_in_words(address, words):
 def test_where_data_go_names_the_proxy_and_the_cloud(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter22@proxy:3128")
     assert way_to("https://api.openai.com/v1") == "https://api.openai.com/v1, through the proxy proxy"
-    assert "passes them on to ollama.com" in OllamaTaskModel("gpt-oss:120b-cloud").destination
-    assert "ollama.com" not in OllamaTaskModel("gemma3:4b").destination
+    assert destination(parse_task_model("ollama:gpt-oss:120b-cloud")).endswith(", which passes them on to ollama.com")
+    assert "ollama.com" not in destination(parse_task_model("ollama:gemma3:4b"))
 
 
 def test_a_variable_that_is_empty_counts_as_unset(monkeypatch):

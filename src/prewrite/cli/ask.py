@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prewrite.cli.options import add_options, build_config
+from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError, DataError
 from prewrite.run.config import TaskConfig
 from prewrite.types import RewriteExample
@@ -48,6 +49,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         raise ConfigError("give one INPUT, or --file ROWS")
     inputs = [_input(namespace.input)] if namespace.file is None else list(read_inputs(namespace.file))
     config = build_config(TaskConfig, namespace)
+    say_where_data_go(config.task_model)
     choices = tuple(labels) or None
     task = config.task or ("classification" if choices else None)
     examples = [RewriteExample(prompt.instruction, text, "", task, choices=choices) for text in inputs]  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from prewrite.cli.options import add_options, build_config
+from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
 from prewrite.run.config import TaskConfig
 
@@ -29,18 +30,25 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(TaskConfig, namespace)
     if namespace.limit is not None and namespace.limit < 1:
         raise ConfigError(f"--limit is {namespace.limit}; it must be at least 1")
+    say_where_data_go(config.task_model)
     if not all(text.strip() for text in namespace.rivals):
         raise ConfigError("--with is empty; give the text of an instruction")
     from prewrite.choosing.evaluate import evaluate
     from prewrite.choosing.evaluation import calibrated_note
+    from prewrite.report.page_notes import notes
     from prewrite.run.build import open_evaluator, open_rows
+    from prewrite.task_models.stream import backend_notes
 
     rows = list(open_rows(config, namespace.split, config.instruction))[: namespace.limit]
     instructions = {"initial": rows[0].instruction}
     instructions |= {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
-    evaluation = evaluate(open_evaluator(config), instructions, rows, rows=namespace.split, seed=config.seed)
+    evaluator = open_evaluator(config)
+    evaluation = evaluate(evaluator, instructions, rows, rows=namespace.split, seed=config.seed)
+    usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # what commands open is counted
+    told = {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage}}
+    found = notes({"task_model": {"notes": backend_notes(evaluator.task_model)}}, told)
     if namespace.json:
-        print(json.dumps(evaluation.to_json(), ensure_ascii=False))
+        print(json.dumps({**evaluation.to_json(), "notes": found}, ensure_ascii=False))
         return 0
     for name, result in evaluation.results.items():
         interval = result.interval
@@ -49,4 +57,6 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         print(f"{name}: {evaluation.verdict(name)}")
         if note := calibrated_note(evaluation.to_json(), name):
             print(f"  {note}")
+    for note in found:
+        print(f"note: {note}")
     return 0

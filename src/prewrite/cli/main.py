@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 
+from prewrite.cli.screen import without_keys_on_screen
 from prewrite.errors import ConfigError, PrewriteError
 
 COMMANDS = {
@@ -37,14 +38,15 @@ BAD_INPUT, STOPPED = 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 bad input or a failed prerequisite, 130 stopped by Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(argv)
-    except PrewriteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
+    with without_keys_on_screen():
+        try:
+            return _run(argv)
+        except PrewriteError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return STOPPED
 
 
 def _run(argv: Sequence[str]) -> int:

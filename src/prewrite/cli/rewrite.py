@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require
+from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
 from prewrite.run.config import ChoiceConfig
 from prewrite.scoring.guards import GuardContext, check_guards, language_note
@@ -42,6 +43,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(ChoiceConfig, namespace)
     if config.strategy == "S" and not config.dataset:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
+    if config.strategy == "S":
+        say_where_data_go(config.task_model)
     if note := language_note(instruction):
         print(f"warning: {note}", file=sys.stderr)
     from prewrite.rewriter.rewriter import Rewriter

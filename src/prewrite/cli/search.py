@@ -9,6 +9,7 @@ from typing import Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require
+from prewrite.cli.screen import say_where_data_go
 from prewrite.run.config import SearchConfig
 
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Search, test, write prompt.json, and say what each part brought."""
     config = build_config(SearchConfig, namespace)
+    say_where_data_go(config.task_model)
     if config.rewriter != "none":
         require("torch", "transformers", "peft")
     from prewrite.run.search import run_search

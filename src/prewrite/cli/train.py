@@ -8,6 +8,7 @@ from typing import Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require_training
+from prewrite.cli.screen import say_where_data_go
 from prewrite.run.config import TrainConfig
 
 
@@ -28,6 +29,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def train_and_print(config: TrainConfig, argv: Sequence[str]) -> int:
     """Run the training and say what came of it; the exit code."""
+    say_where_data_go(config.task_model)
     require_training()
     from prewrite.run.train import run_training
 

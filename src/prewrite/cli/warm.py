@@ -6,6 +6,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from prewrite.cli.screen import say_where_data_go
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Task models to load."""
@@ -14,11 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Ask each model one word."""
+    """Load each model; a server that is loading one already is waited for."""
     from prewrite.task_models.registry import open_task_model
+    from prewrite.task_models.stream import StreamedTaskModel
 
     for text in namespace.task_models:
+        say_where_data_go(text)
         started = time.perf_counter()
-        open_task_model(text).generate(["Hello"])
+        task_model = open_task_model(text)
+        if isinstance(task_model, StreamedTaskModel):
+            task_model.warm()
+        else:
+            task_model.generate(["Hello"])
         print(f"{text}: ready after {time.perf_counter() - started:.1f} s")
     return 0

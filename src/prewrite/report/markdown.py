@@ -51,6 +51,7 @@ def render_markdown(page: dict[str, Any]) -> str:
     facts = [*page["facts"], *((f"time: {name}", duration(seconds)) for name, seconds in page["cost"]["phases"])]
     if facts:
         lines.append(table(["", ""], [[cell(name), cell(value)] for name, value in facts]))
+    lines += [cell(note) for note in page["notes"]]
     if page["setup"]["command"]:
         lines += ["To repeat it:", fenced(page["setup"]["command"], "sh")]
     lines += [f"Resumed {started}: {cell(changes)}." for started, changes in page["setup"]["resumed"]]

@@ -12,6 +12,7 @@ from typing import Any
 from prewrite.report.charts import stacked_bar
 from prewrite.report.diff import word_diff
 from prewrite.report.formats import duration
+from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
 from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
 from prewrite.report.page_training import curves, estimates, evolution, samples
@@ -37,6 +38,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "before": before,
         "after": after,
         "facts": _facts(run),
+        "notes": notes(run.config, result),
         "scores": scores(test, main) if test else None,
         "dev": _dev(result, test, main),
         "tasks": _tasks(result),
@@ -94,6 +96,9 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     calls = result.get("cost", {}).get("task_model", {})
     if "prompts" in calls:
         facts.append(("task-model prompts", f"{calls['prompts']:,}"))
+    if "input_tokens" in calls:
+        estimated = ", estimated" if calls.get("uncounted") else ""
+        facts.append(("tokens", f"{calls['input_tokens']:,} in, {calls['output_tokens']:,} out{estimated}"))
     seconds = result.get("cost", {}).get("seconds", {})
     if seconds:
         facts.append(("time", duration(sum(seconds.values()))))

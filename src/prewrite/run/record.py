@@ -15,6 +15,7 @@ from prewrite.run.config import TaskConfig, TrainConfig
 from prewrite.run.resume import reopen
 from prewrite.run_folder import RunFolder
 from prewrite.task_models.base import TaskModel
+from prewrite.task_models.stream import backend_notes
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
@@ -47,7 +48,7 @@ def run_record(
         "command": command,
         "argv": list(argv),
         "config": asdict(config),
-        "task_model": {"name": task_model.name, "identity": task_model.identity},
+        "task_model": {"name": task_model.name, "identity": task_model.identity, "notes": backend_notes(task_model)},
         "versions": {"python": sys.version.split()[0], **{package: _version(package) for package in PACKAGES}},
         "processes": processes,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -55,7 +55,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
         prompts.append(found.prompt)
     usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
-    result |= {"cost": {"task_model": usage}}
+    result |= {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage}}
     prompts[0].save(run.prompt)
     run.write_json(run.result, result)
     return result

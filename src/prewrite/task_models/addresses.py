@@ -13,6 +13,8 @@ from urllib.request import getproxies
 
 from prewrite.errors import ConfigError, MissingDependencyError
 
+OPENAI_ADDRESS = "https://api.openai.com/v1"
+OLLAMA_ADDRESS = "http://127.0.0.1:11434"
 OLLAMA_PORT = 11434
 
 
@@ -36,6 +38,23 @@ def server_address(text: str, *, setting: str) -> str:
     return f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
 
 
+def openai_address(model: str, address: str | None) -> str:
+    """The address given, else OPENAI_BASE_URL, else OpenAI's own. Raises `ConfigError` for one without http(s)://."""
+    if address:
+        return server_address(address, setting="the address of the openai task model")
+    check_no_address("openai", model)
+    from_environment = os.environ.get("OPENAI_BASE_URL")
+    return server_address(from_environment, setting="OPENAI_BASE_URL") if from_environment else OPENAI_ADDRESS
+
+
+def ollama_address(model: str, address: str | None) -> str:
+    """The address given, else OLLAMA_HOST, else the default one."""
+    if address:
+        return ollama_url(address, setting="the address of the ollama task model")
+    check_no_address("ollama", model)
+    return ollama_url(os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS)
+
+
 def check_no_address(backend: str, model: str) -> None:
     """Raise `ConfigError` if a model's name ends in `@` and what may be meant as an address, without its scheme."""
     name, at, address = model.rpartition("@")
@@ -47,7 +66,7 @@ def check_no_address(backend: str, model: str) -> None:
         )
 
 
-def ollama_address(text: str, *, setting: str = "OLLAMA_HOST") -> str:
+def ollama_url(text: str, *, setting: str = "OLLAMA_HOST") -> str:
     """A URL for what OLLAMA_HOST may be: `HOST`, `:PORT`, `HOST:PORT/PATH`, `[IPV6]`, URLs, as the official clients.
 
     Without a scheme the port is 11434, with one that of the scheme. An address that only a server can listen on, such

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from prewrite.errors import TaskModelError
+from prewrite.errors import TaskModelError, without_keys
 from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Value, Wrapper, is_answer, stream
@@ -92,7 +92,8 @@ class AnswerCache:
 
     def put(self, identity: str, answers: Iterable[tuple[bytes, Value]]) -> None:
         """Keep answers, all in one transaction. An answer already there stays."""
-        rows = [(key, json.dumps(value)) for key, value in answers]
+        identity = without_keys(identity, guess=False)
+        rows = [(key, without_keys(json.dumps(value), guess=False)) for key, value in answers]
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")

@@ -7,14 +7,13 @@ server can do that, and the model loaded before the first batch, so that loading
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, TaskModelError
-from prewrite.task_models.addresses import check_no_address, ollama_address, way_to
+from prewrite.task_models.addresses import ollama_address
 from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_in, label_schema, label_tokens, scores_from_top, top_tokens
 from prewrite.task_models.pool import Job, RequestPool
@@ -33,7 +32,6 @@ from prewrite.task_models.stream import (
     token_bound,
 )
 
-DEFAULT_ADDRESS = "http://127.0.0.1:11434"
 FORMAT_SINCE = (0, 5, 0)
 """First server version whose `format` takes a JSON schema."""
 LOGPROBS_SINCE = (0, 12, 11)
@@ -94,12 +92,7 @@ class OllamaTaskModel(StreamedTaskModel):
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
         self.model = model
-        if not address:
-            check_no_address("ollama", model)
-        if address:
-            self.address = ollama_address(address, setting="the address of the ollama task model")
-        else:
-            self.address = ollama_address(os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS)
+        self.address = ollama_address(model, address)
         self.name = f"ollama:{model}"
         self.chat, self.max_new_tokens, self.num_ctx = chat, max_new_tokens, num_ctx
         self.label_scores, self.keep_alive, self.load_timeout = label_scores, keep_alive, load_timeout
@@ -159,12 +152,6 @@ class OllamaTaskModel(StreamedTaskModel):
             f"{self.name}|{facts.digest or 'unlisted'}|ollama {facts.version}|chat={self.chat}|num_ctx={self.num_ctx}"
             f"|max_new_tokens={self.max_new_tokens}"
         )
-
-    @property
-    def destination(self) -> str:
-        """Where prompts go, in words."""
-        cloud = self.model.endswith(("-cloud", ":cloud"))
-        return way_to(self.address) + (", which passes them on to ollama.com" if cloud else "")
 
     @property
     def notes(self) -> list[str]:

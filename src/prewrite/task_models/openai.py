@@ -8,7 +8,6 @@ for labels of one token and from echoed log-probabilities otherwise; both are ex
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from prewrite.errors import CapabilityError, ConfigError, StorageError, TaskModelError
 from prewrite.lm.tokens import continuation
-from prewrite.task_models.addresses import check_no_address, is_private, server_address, way_to
+from prewrite.task_models.addresses import OPENAI_ADDRESS, is_private, openai_address
 from prewrite.task_models.base import Capability
 from prewrite.task_models.known_servers import keep, recall
 from prewrite.task_models.openai_api import Body, OpenAIApi, Stamp, identity_of, model_is_known
@@ -29,7 +28,6 @@ from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Streame
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = "https://api.openai.com/v1"
 SLOW_PROBES = 3.0
 """Seconds after which a line says what is being waited for."""
 
@@ -71,12 +69,10 @@ class OpenAITaskModel(StreamedTaskModel):
         for setting, value in (("max_new_tokens", max_new_tokens), ("prompts_per_request", prompts_per_request)):
             if value < 1:
                 raise ConfigError(f"{setting} is {value}; it must be at least 1")
-        if not address:
-            check_no_address("openai", model)
-        self.model, self.address = model, openai_address(address)
+        self.model, self.address = model, openai_address(model, address)
         self.name = f"openai:{model}@{urlsplit(self.address).netloc}"
         connection = Connection(self.address, key_variable="OPENAI_API_KEY", backend="openai")
-        if not connection.has_key and self.address == DEFAULT_ADDRESS:
+        if not connection.has_key and self.address == OPENAI_ADDRESS:
             raise ConfigError(
                 "OPENAI_API_KEY is not set, and api.openai.com needs it; set it, or name your own server: "
                 f"openai:{model}@http://127.0.0.1:8000/v1"
@@ -144,17 +140,17 @@ class OpenAITaskModel(StreamedTaskModel):
 
     def why_not(self, capability: Capability) -> str:
         """Why a capability is not offered."""
-        reasons = self.facts.why_not
+        facts, reasons = self.facts, self.facts.why_not
         if capability == "constrained":
             return reasons.get("schema" if self.chat else "choice", "")
-        if self.chat and "completions" in reasons:
+        if not facts.completions:
             scored = f"no /completions: {reasons['completions']}"
-        elif self.chat and "tokenize" in reasons:
-            scored = f"no /tokenize: {reasons['tokenize']}"
+        elif self.chat and (facts.echo or facts.token_ids):
+            scored = f"in chat it takes /tokenize: {reasons['tokenize']}"
         else:
             scored = reasons.get("echo", "")
-        if capability == "label_logprobs" and self.chat and self.facts.top_logprobs:
-            return f"{scored}; label_scores=true reads labels from the {self.facts.top_logprobs} likeliest tokens"
+        if capability == "label_logprobs" and self.chat and facts.top_logprobs:
+            return f"{scored}; label_scores=true reads labels from the {facts.top_logprobs} likeliest tokens"
         return scored
 
     @property
@@ -166,11 +162,6 @@ class OpenAITaskModel(StreamedTaskModel):
         parts += [f"top={facts.top_logprobs}"] if self.label_scores and facts.top_logprobs else []
         parts += [f"schema={facts.schema}"] if self.chat and facts.schema == "json_object" else []
         return "|".join([*parts, f"max_new_tokens={self.max_new_tokens}"])
-
-    @property
-    def destination(self) -> str:
-        """Where prompts go, in words."""
-        return way_to(self.address)
 
     @property
     def notes(self) -> list[str]:
@@ -232,7 +223,7 @@ class OpenAITaskModel(StreamedTaskModel):
 
     def _probed(self) -> ServerFacts:
         waiting = threading.Timer(
-            SLOW_PROBES, lambda: logger.warning("asking %s what it can do (once a day) ...", self._pool.server)
+            SLOW_PROBES, lambda: logger.warning("asking %s what it can do ...", self._pool.server)
         )
         waiting.daemon = True
         waiting.start()
@@ -316,15 +307,6 @@ class OpenAITaskModel(StreamedTaskModel):
         if text not in self._label_ids:
             self._label_ids[text] = self._pool.call(lambda client: self._api.tokenize(client, text))
         return self._label_ids[text]
-
-
-def openai_address(address: str | None) -> str:
-    """The address given, else OPENAI_BASE_URL, else OpenAI's own. Raises `ConfigError` for one without http(s)://."""
-    if address:
-        return server_address(address, setting="the address of the openai task model")
-    if from_environment := os.environ.get("OPENAI_BASE_URL"):
-        return server_address(from_environment, setting="OPENAI_BASE_URL")
-    return DEFAULT_ADDRESS
 
 
 def _difference(before: Any, now: Any) -> str:

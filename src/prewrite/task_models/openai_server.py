@@ -273,11 +273,12 @@ class _Probe:
         extra = next((extra for extra in (0, 1) if "".join(tokens[: len(tokens) - extra]) == whole), None)
         if extra is None or len(tokens) != len(logprobs):
             raise _Missing("it does not echo a prompt's log-probabilities")
-        at = len(tokens) - extra - 1
-        if _close(logprobs[at], mine["token_logprobs"][0]):
+        at, right = len(tokens) - extra - 1, mine["token_logprobs"][0]
+        if _close(logprobs[at], right):
             return {"echo": True, "echo_extra": extra}
-        if at > 0 and (extra or _close(logprobs[at - 1], mine["token_logprobs"][0])):
-            raise _Missing(SHIFTED if _close(logprobs[at - 1], mine["token_logprobs"][0]) else "its echo is wrong")
+        before = (told.get("top_logprobs") or [{}] * at)[at - 1] or {}
+        if at and any(_close(value, right) for value in (logprobs[at - 1], before.get(written["text"]))):
+            raise _Missing(SHIFTED)
         raise _Missing("its echoed log-probabilities are not those that it gives in writing")
 
     def _tokenizes(self) -> bool:

@@ -13,7 +13,13 @@ from typing import Any, get_args, get_type_hints
 
 from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES
-from prewrite.task_models.addresses import check_no_address, server_address
+from prewrite.task_models.addresses import (
+    check_no_address,
+    ollama_address,
+    openai_address,
+    server_address,
+    way_to,
+)
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.budget import Budget, BudgetTaskModel
 from prewrite.task_models.cache import AnswerCache, CachedTaskModel
@@ -67,6 +73,16 @@ def parse_task_model(text: str) -> TaskModelSpec:
     if backend not in SERVERS:
         raise ConfigError(f"task model {text!r}: {backend} runs in this process and takes no address")
     return TaskModelSpec(backend, model, server_address(address, setting=f"the address of {backend}:{model}"))
+
+
+def destination(spec: TaskModelSpec) -> str:
+    """Where rows and prompts go that this task model is asked, in words."""
+    if spec.backend == "openai":
+        return f"rows and prompts go to {way_to(openai_address(spec.model, spec.address))}"
+    if spec.backend == "ollama":
+        cloud = ", which passes them on to ollama.com" if spec.model.endswith(("-cloud", ":cloud")) else ""
+        return f"rows and prompts go to {way_to(ollama_address(spec.model, spec.address))}{cloud}"
+    return "rows and prompts stay in this process"
 
 
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:

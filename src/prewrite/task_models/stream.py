@@ -238,6 +238,9 @@ class StreamedTaskModel(ABC):
     def stream(self, batch: Batch) -> Replies:
         """Every row of `batch` once, in any order, as the answers arrive."""
 
+    def warm(self) -> None:  # noqa: B027  # nothing to do unless there is
+        """Do what the first batch would have to wait for."""
+
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """See `TaskModel.generate`."""
         return [_text(value) for value in self._collect(Batch("generate", tuple(prompts)))]
@@ -297,6 +300,12 @@ def unwrapping(task_model: TaskModel) -> Generator[TaskModel, None, None]:
     while isinstance(task_model, Wrapper):
         task_model = task_model.inner
         yield task_model
+
+
+def backend_notes(task_model: TaskModel) -> list[str]:
+    """What the backend says that a reader of the results should know of it."""
+    *_, backend = unwrapping(task_model)
+    return list(getattr(backend, "notes", []))
 
 
 def answers_elsewhere(task_model: TaskModel) -> bool:
