@@ -1,4 +1,4 @@
-"""What is asked of every test: that it claims something."""
+"""What is asked of every test: that it claims something, and that it uses the package as its users do."""
 
 import ast
 from pathlib import Path
@@ -7,6 +7,15 @@ import pytest
 
 TESTS = Path(__file__).parent
 FILES = sorted(TESTS.rglob("test_*.py"))
+
+NO_PUBLIC_WAY = {
+    # The two methods of TRL's trainers that ours replaces: only under these names can a test compare the two.
+    "_get_per_token_logps_and_entropies",
+    "_generate_single_turn",
+    # The whitening of PPO's advantages by itself, and the weights of a trainer that several processes wrap.
+    "_whiten",
+    "_unwrapped",
+}
 
 
 def tree(file):
@@ -51,3 +60,17 @@ def test_every_test_asserts_something():
         and not claims_something(node)
     ]
     assert silent == []
+
+
+def test_tests_use_no_private_attributes():
+    used = {
+        f"{file.relative_to(TESTS)}:{node.lineno} {node.attr}"
+        for file in sorted(TESTS.rglob("*.py"))
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in NO_PUBLIC_WAY
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "os"))  # os._exit is public
+    }
+    assert used == set()
