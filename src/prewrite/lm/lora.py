@@ -1,13 +1,13 @@
-"""A Llama-style trunk with LoRA on a CPU in fp32 or bf16: prompts and completions in one pass, gradients by hand.
+"""A Llama-style model with LoRA on a CPU in fp32 or bf16: prompts and completions in one pass, gradients by hand.
 
-What it computes is what transformers and PEFT compute (`tests/rewriter/test_policy.py`). What it saves:
+What it computes is what transformers and PEFT compute (`tests/rewriter/test_policy.py`). What makes it fast:
 - only real tokens are multiplied: prompts and completions are packed into one list, (N, D), and padded for attention;
 - in fp32 adapters are merged into the weights for the pass (W + s BA costs as much as 10 tokens), so that forward and
   the gradient of the input are one product per layer input; the adapters' gradients need products of their rank only;
-- a layer keeps 9 D floats per token for the way back (SmolLM2: 21 KB), the rest is computed again where it is cheap;
+- a layer keeps 9 D floats per token for the backward pass (SmolLM2: 21 KB); what is cheap is computed again;
 - no gradient is computed for frozen weights, nor below the first layer.
-In bf16 (as in `llama`) the operands of products are bf16; the stream that layers add to, its gradient, the norms and
-the softmax over the vocabulary are fp32.
+In bf16 (as in `llama`) the operands of products are bf16; the residual stream, its gradient, the norms and the softmax
+over the vocabulary are fp32.
 """
 
 from __future__ import annotations

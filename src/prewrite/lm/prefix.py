@@ -1,4 +1,4 @@
-"""Prompts that begin alike, so that an engine computes the beginning once. Over token ids, never over strings."""
+"""Prompts that begin with the same tokens, so that an engine computes those once. Over token ids, never strings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list
     """Sort rows by their tokens and cut them into runs that share a beginning, whatever order they come in.
 
     So several rewrites on the same inputs share the instruction where the template begins with it, and the input
-    where it begins with that. The last `keep[row]` tokens of a row are never shared. A row joins a run when the tokens
-    that it saves, the run's new shared beginning, outnumber those that the rows already there lose by its getting
-    shorter. Rows that share nothing come last, together, with `shared` 0.
+    where it begins with that. The last `keep[row]` tokens of a row are never shared. A row may make the beginning that
+    its run shares shorter; it joins only if it saves more tokens than the rows before it lose by that. Rows that share
+    nothing come last, together, with `shared` 0.
     """
     groups: list[Group] = []
     alone: list[int] = []

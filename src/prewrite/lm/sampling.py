@@ -1,4 +1,4 @@
-"""Writing on from prompts: one loop for the rewriter, which samples, and for a task model, which writes greedily.
+"""Continuing prompts: one loop for the rewriter, which samples, and for a task model, which writes greedily.
 
 On a CPU the model runs as `llama.Llama`. A policy's packed weights are made for each call of `sample`, since the
 policy has changed by the next; that costs about as much as 8 of the tokens.
@@ -39,9 +39,10 @@ def write(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (B, max_new_tokens), padded at the right, and where tokens were written; a row's end counts too.
 
-    Rows that have ended leave the batch by and by, since they cost as much as running ones. `choose(step, rows,
-    running, logits)` gives the next token of each of `rows`, those still in the batch; only tokens of `running` ones
-    are kept. `observe(step, rows, states)` is shown the state before each token, and each row's state after its end.
+    Rows that have ended are taken out of the batch a few at a time, since they cost as much as running ones.
+    `choose(step, rows, running, logits)` gives the next token of each of `rows`, those still in the batch; only tokens
+    of `running` ones are kept. `observe(step, rows, states)` is shown the state before each token, and each row's
+    state after its end.
     """
     state, cache, positions, seen = start
     count, device = len(state), state.device

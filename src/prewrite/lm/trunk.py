@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from prewrite.lm import llama
 
-# How far back some layers look, where not all the way, by the names that families give it.
+# Names of the setting that says how many tokens back some layers attend to.
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
@@ -148,7 +148,7 @@ def is_known(model: nn.Module) -> bool:
 def open_trunk(model: nn.Module, *, rows: int | None = None, owned: bool = False) -> Trunk:
     """`model` as it is now; `rows` says that about so many tokens will go through at a time, if they are few.
 
-    `owned` says that nobody else uses `model`, so that its weights need not be kept beside a copy.
+    `owned` says that nobody else uses `model`, so that its weights may be freed as they are copied.
     """
     return llama.Llama(model, rows=rows, owned=owned) if runs_fast(model) else Transformers(model)
 

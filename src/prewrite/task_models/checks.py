@@ -1,4 +1,4 @@
-"""Tries what a task model says it can do: one tiny call per capability, and whether company changes an answer."""
+"""Tries what a task model says it can do, one tiny call per capability, and whether the batch changes an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REVIEWS = (
     "Fine.",
     "The actors do what they can with a script that gives them little to do.",
 )
-COMPANY = tuple(PROMPT.replace("A wonderful film.", review) for review in REVIEWS)
+NEIGHBOURS = tuple(PROMPT.replace("A wonderful film.", review) for review in REVIEWS)
 SAME = 0.001
 """Nats; what rounding in fp32 does."""
 REASONS = {
@@ -59,13 +59,13 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
             ok, detail = False, str(error)
         checks.append(Check(capability, ok, f"{detail} ({time.perf_counter() - start:.2f} s)"))
     if all(check.ok or not check.offered for check in checks):
-        checks.append(_in_company(task_model))
+        checks.append(_beside_others(task_model))
     return checks
 
 
-def _in_company(task_model: TaskModel) -> Check:
+def _beside_others(task_model: TaskModel) -> Check:
     """Whether the answer to a prompt depends on what else is in the batch. Some engines' does: told, no fault."""
-    name, prompts = "alone and in a batch", (*COMPANY[:2], PROMPT, *COMPANY[2:])
+    name, prompts = "alone and in a batch", (*NEIGHBOURS[:2], PROMPT, *NEIGHBOURS[2:])
     try:
         if "label_logprobs" in task_model.capabilities:
             alone, beside = (task_model.label_logprobs(batch, LABELS) for batch in ([PROMPT], prompts))

@@ -4,7 +4,7 @@ The model is a GGUF file that OpenVINO GenAI reads without loss (`lm/gguf.py`), 
 once to OpenVINO's own format, in the user's cache. Scores come from that graph itself, cut so that only the last
 positions reach the vocabulary, with each run of prompts that begin alike computed once; text comes from GenAI.
 In the default precision of the CPU (bf16 where it has it, 8-bit keys and values) a score moves a little with what else
-is in the batch; `precision="f32"` is slower and makes answers the same in any company.
+is in the batch; `precision="f32"` is slower and makes an answer independent of the batch.
 """
 
 from __future__ import annotations
