@@ -119,7 +119,7 @@ def run_stock(dry: bool, updates: int, *, lora: bool) -> list[dict]:
     from prewrite.lm.loading import pick_dtype
     from prewrite.rewriter.meta_prompts import build_meta_prompt
     from prewrite.rewriter.rewriter import query_ids
-    from prewrite.train.ppo import clear_sampling_defaults  # also silences TRL's notice
+    from prewrite.train.trainer import clear_sampling_defaults
 
     class ConstantReward(torch.nn.Module):
         """What TRL reads from a reward model: a backbone and a score per position."""
@@ -237,7 +237,8 @@ def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
         trainer.end_ids = ()  # no early end, as stock has none
     trainer.save_checkpoint = lambda: None
     times.timed(sampling, "sample", "rollout")
-    times.timed(trainer, "_forward", "reference")
+    times.timed(trainer, "forward", "reference")  # the policy's own, where sampling has not told it
+    times.timed(trainer, "reference", "reference")
     times.timed(trainer, "score", "task model")
     plain_update = trainer.update
 
@@ -265,11 +266,11 @@ def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
 
 def _untimed(times, trainer, function, *args, **kwargs):
     """Run `function` with the forward passes inside it counted with it, not apart."""
-    timed, trainer._forward = trainer._forward, type(trainer)._forward.__get__(trainer)
+    timed, trainer.forward = trainer.forward, type(trainer).forward.__get__(trainer)
     try:
         return function(*args, **kwargs)
     finally:
-        trainer._forward = timed
+        trainer.forward = timed
 
 
 class Counted:

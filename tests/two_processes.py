@@ -16,7 +16,7 @@ out = Path(sys.argv[1])
 trainer = toy_trainer(str(out / "run"), max_steps=3, eval_steps=2, dev_dataset=toy_rows(4), save_steps=2)
 metrics = trainer.train()
 rank = torch.distributed.get_rank()
-weights = torch.cat([p.detach().double().flatten() for p in trainer._unwrapped().parameters()])
+weights = torch.cat([p.detach().double().flatten() for p in trainer.policy.parameters()])
 (out / f"rank-{rank}.json").write_text(json.dumps({"sum": weights.sum().item(), "norm": weights.norm().item()}))
 del trainer
 processes.leave()

@@ -7,7 +7,7 @@ from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import PROMPT, Fidelity
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
-from prewrite.train.steps import rollout_rows, summarise
+from prewrite.train.records import rollout_rows, summarise
 from prewrite.types import RewriteExample
 
 INSTRUCTION = "Say whether the mail is spam or ham."

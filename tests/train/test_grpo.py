@@ -21,6 +21,7 @@ from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.algorithms import ALGORITHMS
+from prewrite.train.grading import Grader
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.trl_group import trl_prompt
 from prewrite.types import RewriteExample
@@ -105,6 +106,15 @@ def test_stop_and_resume_gives_the_parameters_of_a_straight_run(tmp_path, algori
 
 
 @both
+@pytest.mark.parametrize("setting", [{}, {"gradient_checkpointing": True}], ids=["our passes", "TRL's"])
+def test_dropout_is_off_in_every_pass_so_an_update_that_learns_nothing_clips_nothing(tmp_path, algorithm, setting):
+    lora = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.5, init_lora_weights=False)
+    trainer = toy_group_trainer(algorithm, tmp_path, max_steps=2, lora=lora, learning_rate=1e-9, **setting)
+    trainer.train()
+    assert [row["ppo/clip_fraction"] for row in rows(tmp_path / "metrics.jsonl")] == [0.0, 0.0]
+
+
+@both
 def test_the_run_folder_has_the_keys_of_a_ppo_run(tmp_path, algorithm):
     trainer = toy_group_trainer(algorithm, tmp_path, max_steps=2, eval_steps=1, dev_dataset=toy_rows(4))
     assert trainer.train()["dev/score"] in (0.0, 1.0)
@@ -179,7 +189,7 @@ def graded_by(answers, *, count=2, rows=8):
         [RewriteExample(INSTRUCTION, f"question {n}", "yes", task="qa") for n in range(rows)]
     )
     reward = TaskReward(Evaluator(ScriptedTaskModel(task_model)), guards=())
-    return GroupReward(reward, data.by_instruction(), count=count, seed=0)
+    return GroupReward(Grader(reward, data.by_instruction(), count=count, seed=0))
 
 
 def test_a_group_that_ties_is_graded_again_on_other_examples():
@@ -228,7 +238,8 @@ def test_a_tied_group_of_an_open_task_is_graded_again_though_no_answer_is_writte
         [RewriteExample(INSTRUCTION, f"question {n}", "yes", task="qa") for n in range(8)]
     )
     reward = TaskReward(Evaluator(Doubting()), mode="soft", guards=())
-    scored = GroupReward(reward, data.by_instruction(), count=2, seed=0)(["a", "b"], [INSTRUCTION] * 2, step=1)
+    group = GroupReward(Grader(reward, data.by_instruction(), count=2, seed=0))
+    scored = group(["a", "b"], [INSTRUCTION] * 2, step=1)
     assert (scored.tied, scored.resampled) == (0, 1)
     assert [result.reward.total for result in scored.graded] == [0.75, 0.5]  # (0.5 + 1) / 2
 

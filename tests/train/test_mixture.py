@@ -4,13 +4,12 @@ import json
 from collections import Counter
 
 import pytest
-import torch
 from toy import toy_trainer
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError
+from prewrite.train.draws import draw_examples, draw_instructions
 from prewrite.train.mixture import Mixture, load_phrasings, mix
-from prewrite.train.steps import draw_examples, draw_instructions
 from prewrite.types import RewriteExample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +71,7 @@ def test_the_file_of_wordings_is_checked(tmp_path, caplog):
     file.write_text("solve: [go, do it]\nunknown: [x]\n")
     assert load_phrasings(file, ["solve"]) == {"solve": ["go", "do it"]}
     assert "1 of 2 instructions" in caplog.text
-    for text, words in (("solve: go\n", "list of texts"), ("- a\n", "mapping"), ("a: [\n", "no YAML")):
+    for text, words in (("solve: go\n", "list of texts"), ("- a\n", "mapping"), ("a: [\n", "not YAML")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=words):
             load_phrasings(file, ["solve"])
@@ -86,18 +85,3 @@ def test_training_draws_other_wordings(tmp_path):
     trainer.train()
     seen = {json.loads(line)["instruction"] for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()}
     assert seen == {"solve the task", "answer now", "think carefully please"}
-
-
-def test_advantages_are_whitened_within_each_instruction(tmp_path):
-    trainer = toy_trainer(str(tmp_path), max_steps=1)
-    torch.manual_seed(0)
-    values = (
-        torch.randn(6, 5) * torch.tensor([1.0, 1, 1, 50, 50, 50])[:, None]
-        + torch.tensor([0.0, 0, 0, 9, 9, 9])[:, None]
-    )
-    mask = torch.rand(6, 5) > 0.2
-    tasks = torch.tensor([0, 0, 0, 2, 2, 2])
-    white = trainer._whiten(values, mask, tasks, 3)
-    for task in (0, 2):
-        picked = white[tasks == task][mask[tasks == task]]
-        assert picked.mean().item() == pytest.approx(0, abs=1e-5) and picked.var().item() == pytest.approx(1, abs=1e-4)

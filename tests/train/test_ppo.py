@@ -2,8 +2,8 @@
 
 import copy
 import json
-import threading
 
+import peft
 import pytest
 import torch
 import toy
@@ -11,13 +11,11 @@ from peft import LoraConfig
 from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
 from prewrite.data import PRewriteDataset
-from prewrite.errors import ConfigError, RunFolderError
+from prewrite.errors import ConfigError, RunFolderError, TaskModelError
 from prewrite.rewriter.policy import Completions, TokenStats
 from prewrite.rewriter.rewriter import Rewriter, query_ids
 from prewrite.run_folder import RunFolder
-from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.rewards import Graded, TaskReward
-from prewrite.task_models.stream import Reply, StreamedTaskModel
 from prewrite.train import checkpoint
 from prewrite.train.kl import KLController
 from prewrite.train.ppo import PRewritePPOTrainer, RolloutBatch
@@ -58,6 +56,39 @@ def test_full_finetuning_keeps_a_frozen_reference_and_lora_uses_the_disabled_ada
 def test_the_first_epoch_has_ratio_one(tmp_path):
     trainer = toy_trainer(str(tmp_path), max_steps=1, num_ppo_epochs=1)
     assert trainer.train()["ppo/ratio"] == pytest.approx(1.0, abs=1e-6)
+
+
+def model_with_dropout():
+    """The toy's model with dropout in attention, as models can be configured."""
+    model, tokenizer = toy_model()
+    config = copy.deepcopy(model.config)
+    config.attention_dropout = 0.5
+    torch.manual_seed(0)
+    return type(model)(config), tokenizer
+
+
+@pytest.fixture(params=["full", "lora"])
+def dropout(request, monkeypatch):
+    """Trainers on a model with dropout, and perhaps an adapter with more of it whose effect is not 0 at the start."""
+    monkeypatch.setattr(toy, "toy_model", lambda seed: model_with_dropout())
+    adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.5, init_lora_weights=False)
+    return {"lora": None if request.param == "full" else adapter}
+
+
+def test_dropout_is_off_in_every_pass_so_the_first_ratio_is_one(tmp_path, dropout):
+    trainer = toy_trainer(str(tmp_path), max_steps=1, num_ppo_epochs=1, **dropout)
+    assert trainer.train()["ppo/ratio"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_with_dropout_too_stop_and_resume_gives_the_numbers_of_a_straight_run(tmp_path, dropout):
+    settings = {"max_steps": 4, "eval_steps": 1, "dev_dataset": toy_rows(4), **dropout}
+    toy_trainer(str(tmp_path / "straight"), **copy.deepcopy(settings)).train()
+    first = toy_trainer(str(tmp_path / "resumed"), **copy.deepcopy(settings))
+    first.progress = lambda step, metrics: setattr(first, "stop_requested", step >= 2)
+    first.train()
+    second = toy_trainer(str(tmp_path / "resumed"), **copy.deepcopy(settings))
+    second.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path / "resumed")))
+    assert untimed(tmp_path / "straight/metrics.jsonl") == untimed(tmp_path / "resumed/metrics.jsonl")
 
 
 def test_a_seed_is_one_run_whatever_the_process_did_before(tmp_path, monkeypatch):
@@ -115,9 +146,7 @@ def test_rewrites_of_an_instruction_are_scored_on_the_same_examples_and_each_tex
         asked.append((list(rewrites), [example.input for example in examples]))
         return reward(rewrites, instruction, examples, step=step)
 
-    trainer = toy_trainer(str(tmp_path), max_steps=2)
-    trainer.reward = recording
-    trainer.train()
+    toy_trainer(str(tmp_path), max_steps=2, reward=recording).train()
     assert len(asked) == 2  # one call per update: there is one instruction
     for rewrites, inputs in asked:
         assert len(rewrites) == len(set(rewrites))
@@ -145,9 +174,6 @@ def test_mini_batches_take_one_optimiser_step_each(tmp_path):
 
 
 def test_several_instructions_share_a_batch(tmp_path):
-    from prewrite.data import PRewriteDataset
-    from prewrite.types import RewriteExample
-
     names = ["solve the task", "answer now", "think carefully please"]
     data = PRewriteDataset.from_examples(
         [RewriteExample(name, f"question {n}", "yes", task="qa") for name in names for n in range(3)]
@@ -158,8 +184,6 @@ def test_several_instructions_share_a_batch(tmp_path):
 
 
 def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
-    from peft import LoraConfig
-
     model, tokenizer = toy_model()
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
@@ -174,6 +198,17 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     loaded = Rewriter.load(folder)
     assert loaded.greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
     assert loaded.sample_rewrites(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample_rewrites(INSTRUCTION, 4, seed=1)
+
+
+def test_saving_a_rewriter_asks_no_hub_about_its_base_model(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda *args: asked.append(args))
+    trainer = toy_trainer(str(tmp_path), max_steps=1, lora=LoraConfig(r=4, target_modules="all-linear"))
+    folder = trainer.save_rewriter()
+    assert {file.name for file in (folder / "adapter").iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors",
+    }  # fmt: skip
+    assert asked == []
 
 
 def test_meta_prompts_come_from_a_file_and_from_rows_and_a_saved_rewriter_has_them_in_itself(tmp_path):
@@ -250,7 +285,7 @@ def test_an_unknown_setting_is_named_and_leaves_no_folder(tmp_path):
 def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):
     plain = toy_trainer(str(tmp_path / "plain"), max_steps=1, kl_coef=0.0)
     paid = toy_trainer(str(tmp_path / "paid"), max_steps=1, kl_coef=0.0, entropy_coef=0.5)
-    batch = plain.logprobs(plain.rollout(1))
+    batch = plain.rollout(1)
     batch.old.values.zero_()
     graded = plain.score(batch, 1)
     returns = [trainer.advantages(batch, graded).returns for trainer in (plain, paid)]
@@ -258,42 +293,6 @@ def test_the_entropy_bonus_pays_each_token_its_surprise(tmp_path):
     still_to_come = surprise.flip(1).cumsum(1).flip(1)
     bonus = (returns[1] - returns[0]) * batch.completions.mask
     assert torch.allclose(bonus, 0.5 * still_to_come * batch.completions.mask, atol=1e-5)
-
-
-class Elsewhere(StreamedTaskModel):
-    """Answers as the toy's task model does, but not before the reference pass of the update is done."""
-
-    name = identity = "elsewhere"
-    capabilities = frozenset({"generate"})
-
-    def __init__(self):
-        self.passes_done = threading.Event()
-
-    def stream(self, batch):
-        assert self.passes_done.wait(20), "the passes wait for the answers"
-        self.passes_done.clear()
-        for row, prompt in enumerate(batch.prompts):
-            yield row, Reply("yes" if "step" in prompt.split() else "no")
-
-
-def test_answers_from_elsewhere_are_awaited_during_the_passes_and_change_nothing(tmp_path):
-    here = toy_trainer(str(tmp_path / "here"), max_steps=3, kl_coef=0.05)
-    task_model = Elsewhere()
-    reward = TaskReward(Evaluator(task_model), guards=())
-    there = toy_trainer(str(tmp_path / "there"), max_steps=3, kl_coef=0.05, reward=reward)
-    there.evaluator = reward.evaluator
-    plain = there.logprobs
-
-    def logprobs(batch):
-        found = plain(batch)
-        task_model.passes_done.set()
-        return found
-
-    there.logprobs = logprobs
-    here.train()
-    there.train()
-    rewards = [[row["reward/mean"] for row in rows(tmp_path / name / "metrics.jsonl")] for name in ("here", "there")]
-    assert rewards[0] == rewards[1]
 
 
 def test_adaptive_kl_moves_towards_its_target():
@@ -307,8 +306,6 @@ def test_adaptive_kl_moves_towards_its_target():
 
 
 def test_a_failing_task_model_leaves_a_checkpoint_of_the_last_update_and_no_score(tmp_path):
-    from prewrite.errors import TaskModelError
-
     evaluator = toy_evaluator()
     answer = evaluator.task_model.answer
     trainer = toy_trainer(str(tmp_path), max_steps=5, save_steps=100, reward=TaskReward(evaluator, guards=()))

@@ -12,9 +12,9 @@ from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
+from prewrite.train.records import estimate_metrics
 from prewrite.train.reward_data import Group, fit_scale, pairwise_accuracy, preferences, read_groups, split_updates
 from prewrite.train.reward_model import LearnedReward, train_reward_model
-from prewrite.train.steps import estimate_metrics
 from run_fixture import make_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

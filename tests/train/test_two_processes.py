@@ -26,7 +26,8 @@ def launch(*words):
         "2",
         *map(str, words),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1] / "examples")}
+    places = [str(SCRIPT.parents[1] / "examples"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 

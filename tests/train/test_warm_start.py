@@ -1,5 +1,7 @@
 """The supervised phase before RL: what it learns, and when it is made without being asked for."""
 
+import json
+
 import peft
 import pytest
 import torch
@@ -48,6 +50,8 @@ def test_saving_asks_no_hub_about_the_embedded_model(base, tmp_path, monkeypatch
     module.save_half(adapted, tmp_path / "adapter", base_model="embedded")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert asked == []
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"  # no place on this machine
 
 
 def test_auto_makes_one_for_a_small_model_once(base, monkeypatch):

@@ -7,9 +7,9 @@ shown to every row. Gradients flow through them: what is computed is the same fu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -80,7 +80,9 @@ class PolicyWithValueHead(nn.Module):
         """The causal language model inside the PEFT wrapper, adapters included."""
         return self.policy.get_base_model() if hasattr(self.policy, "get_base_model") else self.policy
 
-    def _trunk(self, ids, mask, positions, cache) -> torch.Tensor:
+    def _trunk(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
         output = backbone(self.language_model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
@@ -152,7 +154,7 @@ class PolicyWithValueHead(nn.Module):
         return Completions(completions.ids[:, :width], completions.mask[:, :width])
 
     def sample_scored(
-        self, prompts: Prompts, *, temperature: float = 1.0, **settings
+        self, prompts: Prompts, *, temperature: float = 1.0, **settings: Any
     ) -> tuple[Completions, TokenStats | None]:
         """Completions, with one column after the longest where there is room, and what `forward` would say of them.
 
@@ -166,7 +168,19 @@ class PolicyWithValueHead(nn.Module):
         return completions, TokenStats(sampled.logprobs, sampled.values, sampled.entropy) if exact else None
 
 
-def pad_prompts(prompts: Sequence[list[int]], rows: Sequence[int], pad_token_id: int, device) -> Prompts:
+@contextmanager
+def in_eval_mode(policy: PolicyWithValueHead) -> Iterator[PolicyWithValueHead]:
+    """`policy` without dropout or anything else that differs in training; its model's mode is put back afterwards."""
+    training = policy.policy.training
+    try:
+        yield policy.eval()
+    finally:
+        policy.policy.train(training)
+
+
+def pad_prompts(
+    prompts: Sequence[list[int]], rows: Sequence[int], pad_token_id: int, device: torch.device | str
+) -> Prompts:
     """Left-pad token lists to one block."""
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_token_id] * (width - len(p)) + p for p in prompts], device=device)

@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
@@ -50,7 +52,7 @@ class RewriterSettings:
         return build_meta_prompt(instruction, template=self.templates.get(instruction, self.meta_prompt))
 
 
-def query_ids(query: str, tokenizer) -> list[int]:
+def query_ids(query: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of what the rewriter completes; `query` is a meta prompt with an instruction in it."""
     text = format_rewriter_query(query, tokenizer)
     return tokenizer(text, add_special_tokens=not has_chat_template(tokenizer))["input_ids"]
@@ -59,7 +61,7 @@ def query_ids(query: str, tokenizer) -> list[int]:
 class Rewriter:
     """Writes rewrites of instructions; a `choosing.candidates.Proposer`."""
 
-    def __init__(self, policy: PolicyWithValueHead, tokenizer, settings: RewriterSettings):
+    def __init__(self, policy: PolicyWithValueHead, tokenizer: PreTrainedTokenizerBase, settings: RewriterSettings):
         self.policy = policy.eval()
         self.tokenizer = tokenizer
         self.settings = settings
@@ -95,8 +97,8 @@ class Rewriter:
         warm_start: str | Path | None = None,
         dtype: str = "auto",
         meta_family: str = "generic",
-        **settings,
-    ):
+        **settings: Any,
+    ) -> Rewriter:
         """The rewriter before RL: the baseline that shows what RL itself adds."""
         settings = {"meta_prompt": load_meta_prompt(meta_family), **settings}
         model, tokenizer = load_base(base_model, dtype=dtype, warm_start=warm_start)
@@ -112,7 +114,9 @@ class Rewriter:
         generator = torch.Generator(self.policy.language_model.device).manual_seed(seed)
         return self._write(instruction, count, temperature=self.settings.temperature, generator=generator)
 
-    def _write(self, instruction: str, count: int, *, temperature: float, generator) -> list[str]:
+    def _write(
+        self, instruction: str, count: int, *, temperature: float, generator: torch.Generator | None
+    ) -> list[str]:
         settings, tokenizer = self.settings, self.tokenizer
         ids = query_ids(settings.query(instruction), tokenizer)
         prompts = pad_prompts([ids], [0] * count, tokenizer.pad_token_id, self.policy.language_model.device)
@@ -127,7 +131,14 @@ class Rewriter:
         return [extract_rewrite(text) for text in decode(tokenizer, completions.token_lists(), self.end_ids)]
 
 
-def save_rewriter(folder: Path, policy, settings: RewriterSettings, *, warm_start: Path | None, tokenizer) -> None:
+def save_rewriter(
+    folder: Path,
+    policy: PreTrainedModel | PeftModel,
+    settings: RewriterSettings,
+    *,
+    warm_start: Path | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     """Write a rewriter folder; it appears whole or not at all."""
     with whole_folder(folder) as written:
         if isinstance(policy, PeftModel):

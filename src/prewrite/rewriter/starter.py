@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.lm.loading import load_adapter, load_causal_lm, load_tokenizer, parameter_count, pick_device, pick_dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SMALL = 1e9
 """Parameters below which a rewriter gets a warm start and a lower temperature by default."""
@@ -25,7 +29,9 @@ def default_temperature(base_model: str) -> float:
     return 0.7 if parameter_count(base_model) < SMALL else 1.0
 
 
-def load_base(base_model: str, *, dtype: str = "auto", warm_start: str | Path | None = None):
+def load_base(
+    base_model: str, *, dtype: str = "auto", warm_start: str | Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) of a rewriter before RL: the base model with the warm-start adapter merged in, if any."""
     folder = resolve_model(base_model)
     device = pick_device()

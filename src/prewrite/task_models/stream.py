@@ -308,12 +308,6 @@ def backend_notes(task_model: TaskModel) -> list[str]:
     return list(getattr(backend, "notes", []))
 
 
-def answers_elsewhere(task_model: TaskModel) -> bool:
-    """Whether another process answers, so that this one only waits meanwhile."""
-    *_, backend = unwrapping(task_model)
-    return isinstance(backend, StreamedTaskModel)
-
-
 def _text(value: Value) -> str:
     if not isinstance(value, str):
         raise TaskModelError(f"expected text from the task model, got {value!r}")

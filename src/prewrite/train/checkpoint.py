@@ -1,6 +1,6 @@
 """Checkpoints: everything that the next update depends on, so that stop and resume gives a straight run's numbers.
 
-Random numbers are drawn from generators keyed by seed and step (`steps.step_rng`), so no generator state is
+Random numbers are drawn from generators keyed by seed and step (`draws.step_rng`), so no generator state is
 stored. Files are safetensors and JSON; the optimiser state is a torch file that is read back with `weights_only=True`.
 """
 
@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -23,6 +24,28 @@ from prewrite.run_folder import RunFolder
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.kl import KLController
+
+if TYPE_CHECKING:
+    from trl.trainer.utils import OnlineTrainerState
+
+
+class SharedState(Protocol):
+    """What is in the checkpoint of every algorithm."""
+
+    dev: DevStopping
+    kl_controller: KLController
+    cost: RunCost
+
+
+class PPOState(SharedState, Protocol):
+    """What is in a checkpoint of PPO; TRL saves its own trainers itself."""
+
+    run_folder: RunFolder
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+    state: OnlineTrainerState
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -41,7 +64,7 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
             parameter.copy_(state[name])
 
 
-def save(trainer: Any) -> None:
+def save(trainer: PPOState) -> None:
     """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
     run_folder, step = trainer.run_folder, trainer.state.global_step
     with whole_folder(folder_of(run_folder, step)) as folder:
@@ -49,15 +72,13 @@ def save(trainer: Any) -> None:
         save_file(trainable_state(model), folder / "policy.safetensors")
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
         torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
-        record = {"step": step, "episode": trainer.state.episode}
-        save_record(folder, record, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
+        save_record(trainer, folder, {"step": step, "episode": trainer.state.episode})
     remove_older(run_folder, step)
 
 
-def save_record(
-    folder: Path, record: dict[str, Any], *, dev: DevStopping, kl_controller: KLController, cost: RunCost
-) -> None:
-    """Write `trainer.json`, what every algorithm's checkpoint holds, and the best policy on dev so far."""
+def save_record(trainer: SharedState, folder: Path, record: dict[str, Any]) -> None:
+    """Write `trainer.json`, which holds `record` and every algorithm's state, and the best policy on dev so far."""
+    dev = trainer.dev
     if dev.best_state is not None:
         save_file(dev.best_state, folder / "best.safetensors")
     best = {
@@ -65,21 +86,22 @@ def save_record(
         "best_step": dev.best_step,
         "since_best": dev.since_best,
     }
-    record |= {"kl_coefficient": kl_controller.coefficient, "dev": best, "cost": cost.state()}
-    RunFolder.write_json(folder / "trainer.json", record)
+    shared = {"kl_coefficient": trainer.kl_controller.coefficient, "dev": best, "cost": trainer.cost.state()}
+    RunFolder.write_json(folder / "trainer.json", record | shared)
 
 
-def load_record(folder: Path, *, dev: DevStopping, kl_controller: KLController, cost: RunCost) -> dict[str, Any]:
+def load_record(trainer: SharedState, folder: Path) -> dict[str, Any]:
     """Put the stopping state, the KL coefficient and the cost so far back; returns `trainer.json`."""
-    state = RunFolder.read_json(folder / "trainer.json")
+    record = RunFolder.read_json(folder / "trainer.json")
+    dev = trainer.dev
     with reading(folder):
-        kl_controller.coefficient = state["kl_coefficient"]
-        cost.add(state["cost"])
-        dev.best_step, dev.since_best = state["dev"]["best_step"], state["dev"]["since_best"]
-        if state["dev"]["best"] is not None:
-            dev.best = state["dev"]["best"]
+        trainer.kl_controller.coefficient = record["kl_coefficient"]
+        trainer.cost.add(record["cost"])
+        dev.best_step, dev.since_best = record["dev"]["best_step"], record["dev"]["since_best"]
+        if record["dev"]["best"] is not None:
+            dev.best = record["dev"]["best"]
             dev.best_state = load_file(folder / "best.safetensors")
-    return state
+    return record
 
 
 @contextmanager
@@ -112,19 +134,21 @@ def remove_older(run_folder: RunFolder, step: int) -> None:
             shutil.rmtree(folder)
 
 
-def load(trainer: Any, path: Path) -> None:
+def load(trainer: PPOState, path: Path) -> None:
     """Put `trainer` into the state of the checkpoint at `path`."""
     if not (path / "policy.safetensors").is_file():
         raise RunFolderError(f"{path} is no checkpoint of PPO; resume with the --algorithm that the run began with")
-    state = load_record(path, dev=trainer.dev, kl_controller=trainer.kl_controller, cost=trainer.cost)
+    record = load_record(trainer, path)
     load_optimizer(path, trainer.optimizer, trainer.lr_scheduler)
     with reading(path):
         policy = load_file(path / "policy.safetensors")
-        trainer.state.global_step, trainer.state.episode = state["step"], state["episode"]
+        trainer.state.global_step, trainer.state.episode = record["step"], record["episode"]
     load_trainable_state(trainer.accelerator.unwrap_model(trainer.model), policy)
 
 
-def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+def load_optimizer(
+    folder: Path, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> None:
     """Put the states of optimiser and learning-rate schedule back; both move to their parameters' device."""
     with reading(folder):
         optimizer.load_state_dict(_load_torch(folder / "optimizer.pt"))

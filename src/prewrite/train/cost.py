@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -15,7 +16,7 @@ from prewrite.train import processes
 
 
 class RunCost:
-    """Counts on in the task model's own `usage` and budget, where it has them.
+    """Adds to the task model's own `usage` and budget, where it has them.
 
     Args:
         task_model: the task model in its wrappers.
@@ -40,12 +41,12 @@ class RunCost:
         """
         if processes.count() == 1 or self.usage is None:
             return
-        news = Usage(**{name: count - getattr(self._collected, name) for name, count in self.usage.as_dict().items()})
-        reports = gather_object([news.as_dict()])
+        known, now = self._collected.as_dict(), self.usage.as_dict()
+        reports: list[dict[str, Any]] = gather_object([{name: count - known[name] for name, count in now.items()}])
         if processes.is_main():
             for report in reports[1:]:
                 self.usage.add(Usage(**report))
-        self._collected = Usage(**self.usage.as_dict())
+        self._collected = replace(self.usage)
 
     def state(self) -> dict[str, Any]:
         """Plain numbers for a checkpoint."""
@@ -60,6 +61,6 @@ class RunCost:
         self.earlier += state["seconds"]
         if self.usage is not None and state["usage"] is not None:
             self.usage.add(Usage(**state["usage"]))
-            self._collected = Usage(**self.usage.as_dict())
+            self._collected = replace(self.usage)
         if self.budget is not None and state["budget"] is not None:
             self.budget.spent.add(Spent(**state["budget"]))

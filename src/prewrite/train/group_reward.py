@@ -7,16 +7,15 @@ once more, on other examples, and each rewrite earns the mean of both grades.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from accelerate.utils import gather_object
 
-from prewrite.data import PRewriteDataset
-from prewrite.scoring.rewards import Graded, TaskReward
-from prewrite.train.steps import draw_examples, grade
-from prewrite.types import Reward, RewriteExample
+from prewrite.scoring.rewards import Graded
+from prewrite.train.grading import Grader
+from prewrite.types import Reward
 
 TIE = 1e-6  # rewards closer than this tie: TRL holds them in fp32
 
@@ -35,49 +34,30 @@ class GroupReward:
     """Grades the rewrites of a step, and those of tied groups once more on other examples.
 
     Args:
-        reward: grades the rewrites of one instruction on given examples.
-        train_rows: each instruction's rows, which examples are drawn from.
-        count: examples per grading.
-        seed: of the draws.
+        grade: grades them once.
         resample_ties: whether a tied group of different rewrites is graded again.
     """
 
-    def __init__(
-        self,
-        reward: TaskReward,
-        train_rows: dict[str, PRewriteDataset],
-        *,
-        count: int,
-        seed: int,
-        resample_ties: bool = True,
-    ):
-        self.reward = reward
-        self.train_rows = train_rows
-        self.count = count
-        self.seed = seed
+    def __init__(self, grade: Grader, *, resample_ties: bool = True):
+        self.grade = grade
         self.resample_ties = resample_ties
 
     def __call__(self, rewrites: Sequence[str], instructions: Sequence[str], step: int) -> Scored:
         """Grade one rewrite per row. Every process makes the same choices, since a group may span several."""
-        graded = grade(self.reward, instructions, rewrites, lambda name: self._examples(name, step), step=step)
+        graded = self.grade(rewrites, instructions, step)
         real = all(result.real for result in graded)  # other examples would not change a reward model's estimates
         resample = self.resample_ties and real
         again = self._resampled(tied_groups(instructions, rewrites, graded), step) if resample else []
         if again:
             rows = [row for row, name in enumerate(instructions) if name in again]
-            names, texts = [instructions[row] for row in rows], [rewrites[row] for row in rows]
-            second = grade(self.reward, names, texts, lambda name: self._examples(name, step, others=True), step=step)
-            for row, result in zip(rows, second, strict=True):
+            texts, names = [rewrites[row] for row in rows], [instructions[row] for row in rows]
+            for row, result in zip(rows, self.grade(texts, names, step, others=True), strict=True):
                 graded[row] = averaged(graded[row], result)
         return Scored(graded, len(tied_groups(instructions, rewrites, graded)), len(again))
 
-    def _examples(self, instruction: str, step: int, *, others: bool = False) -> list[RewriteExample]:
-        rows = self.train_rows[instruction]
-        return draw_examples(rows, self.count, seed=self.seed, step=step, instruction=instruction, others=others)
-
-    def _resampled(self, tied: dict[str, int], step: int) -> list[str]:
+    def _resampled(self, tied: Mapping[str, int], step: int) -> list[str]:
         """Of the tied groups, those that other examples may tell apart."""
-        return [name for name, texts in tied.items() if texts > 1 and self._examples(name, step, others=True)]
+        return [name for name, texts in tied.items() if texts > 1 and self.grade.examples(name, step, others=True)]
 
 
 def tied_groups(instructions: Sequence[str], rewrites: Sequence[str], graded: Sequence[Graded]) -> dict[str, int]:

@@ -68,8 +68,8 @@ def mix(
         for wording in wordings:
             if wording in found or (wording in rows and wording != instruction):
                 raise ConfigError(
-                    f"phrasings: {wording!r} of the instruction {instruction!r} stands for another one already; "
-                    "each wording must be one instruction's alone"
+                    f"phrasings: {wording!r} of the instruction {instruction!r} is already a wording of another one; "
+                    "each wording must belong to one instruction"
                 )
             found[wording] = together, shares[instruction] / len(wordings)
     weights = tuple(weight for _, weight in found.values())
@@ -94,7 +94,7 @@ def load_phrasings(file: str | Path, instructions: Sequence[str]) -> dict[str, l
     except OSError as error:
         raise ConfigError(f"phrasings {str(path)!r} cannot be read ({error.strerror}); give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"phrasings {str(path)!r} is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"phrasings {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"phrasings {str(path)!r} must be a mapping, 'instruction: [wording, ...]'")
     for instruction, wordings in found.items():

@@ -1,8 +1,8 @@
 """The processes of a run, as `accelerate launch` or `torchrun` start them.
 
-All of them train one policy: each samples, grades and learns from its share of an update's rewrites. What one must do
-for all, such as writing files, scoring dev rows and measuring the result, the main process does. Who and how many they
-are can be asked before torch is imported.
+All of them train one policy: each samples, grades and learns from its share of an update's rewrites. What has to be
+done once, such as writing files, scoring dev rows and measuring the result, is done by the main process. Which process
+this is, and how many there are, can be asked before torch is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_main() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes and take one's own GPU; before any model is loaded."""
+    """Connect to the other processes and take this process's GPU; call it before any model is loaded."""
     if count() > 1:
         from accelerate import PartialState
 
@@ -38,11 +38,11 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, which may end now; what follows the main process does. A collective call.
+    """Disconnect from the other processes, which may then end; only the main process has more to do. Collective.
 
-    A process with nothing more to do lets go of its trainer first. DDP, if it held the group last, would end it with
-    Python's lock held and wait for a gloo thread that wants this lock to free what the last collective sent; the
-    group's own Python object gives the lock away.
+    A process that has nothing more to do deletes its trainer first. If DDP were the last to hold the process group, it
+    would destroy it with Python's lock held, while a gloo thread waits for this lock to free what the last collective
+    sent. The group's own Python object releases the lock.
     """
     if count() > 1:
         from accelerate import PartialState

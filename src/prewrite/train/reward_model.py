@@ -14,18 +14,30 @@ docs/algorithms.md tells how to use it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
+from torch import nn
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from trl import RewardConfig, RewardTrainer
 
 from prewrite.errors import ConfigError, RunFolderError
@@ -74,7 +86,7 @@ class LearnedReward:
     An estimate depends on the rewrite and the instruction alone, never on what was asked before.
     """
 
-    def __init__(self, model, tokenizer, settings: RewardModelSettings):
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: RewardModelSettings):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.settings = settings
@@ -98,7 +110,7 @@ class LearnedReward:
         adapter = Path(folder) / "adapter"
         if not (adapter / "adapter_model.safetensors").is_file():
             raise RunFolderError(f"{str(folder)!r} has no adapter/adapter_model.safetensors; train it again")
-        model, tokenizer = load_base(settings.base_model)
+        model, tokenizer = load_untrained(settings.base_model)
         return cls(load_adapter(model, adapter), tokenizer, settings)
 
 
@@ -115,7 +127,7 @@ def read_settings(folder: str | Path) -> RewardModelSettings:
         raise RunFolderError(f"{file} was changed or is of another version ({error})") from None
 
 
-def load_base(base_model: str):
+def load_untrained(base_model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer): `base_model` with one output, not yet trained, in place of the vocabulary."""
     folder = resolve_model(base_model)
     tokenizer = load_tokenizer(folder)
@@ -128,13 +140,15 @@ def load_base(base_model: str):
     return model.to(pick_device()), tokenizer
 
 
-def text_of(instruction: str, rewrite: str, tokenizer) -> str:
+def text_of(instruction: str, rewrite: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """What the model reads. TRL ends a text by this token too, where it does not stand there yet."""
     return f"{instruction}\n\n{rewrite}{tokenizer.eos_token}"
 
 
 @torch.inference_mode()
-def outputs_of(model, tokenizer, rewrites: Sequence[str], instruction: str) -> NDArray[np.float64]:
+def outputs_of(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rewrites: Sequence[str], instruction: str
+) -> NDArray[np.float64]:
     """r of each rewrite; (rewrite,)."""
     found: list[float] = []
     for at in range(0, len(rewrites), BATCH):
@@ -180,7 +194,7 @@ def train_reward_model(
             f"with, and {LEAST_PAIRS} and {LEAST_HELD_OUT_PAIRS} are needed; give longer runs, or more of them"
         )
     set_seed(seed)  # the new output is drawn when the model is loaded
-    model, tokenizer = load_base(base_model)
+    model, tokenizer = load_untrained(base_model)
     lora = LoraConfig(task_type="SEQ_CLS", r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear")
     model = _fit(model, tokenizer, pairs, lora, epochs=epochs, learning_rate=learning_rate, seed=seed)
 
@@ -222,7 +236,16 @@ def read_runs(runs: Sequence[str | Path]) -> tuple[list[Group], str, str]:
     return groups, *next(iter(graded_by))
 
 
-def _fit(model, tokenizer, pairs: Sequence[Preference], lora: LoraConfig, *, epochs, learning_rate, seed):
+def _fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Preference],
+    lora: LoraConfig,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+) -> nn.Module:
     """`model` with an adapter trained on `pairs` by TRL. It gets texts: tokens go by other names in newer releases."""
     rows = [
         {
@@ -261,7 +284,7 @@ def _fit(model, tokenizer, pairs: Sequence[Preference], lora: LoraConfig, *, epo
 
 
 @contextmanager
-def _no_bars_of_datasets():
+def _no_bars_of_datasets() -> Iterator[None]:
     """While TRL tokenises, which takes no time worth a bar."""
     before = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -275,11 +298,11 @@ def _no_bars_of_datasets():
 class _Progress(TrainerCallback):
     """One bar with the time left."""
 
-    def on_train_begin(self, args, state, control, **_):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar = tqdm(total=state.max_steps, desc="reward model", unit="step")
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.update()
 
-    def on_train_end(self, args, state, control, **_):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()

@@ -1,4 +1,4 @@
-"""TRL's side of GRPO and RLOO: settings, prompts in its shape, and its two methods that meet the model.
+"""TRL's side of GRPO and RLOO: settings, prompts in TRL's form, and those two of its methods that call the model.
 
 TRL's trainers read the whole prompt again for every rewrite, in sampling, in scoring and in each pass of an update,
 and a meta prompt is several times as long as a rewrite. In `SharedPrompts` both methods go through `policy.py`, as PPO
@@ -21,17 +21,18 @@ import torch
 from accelerate import DistributedType
 from datasets import Dataset
 from torch import nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that RLOO may move
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
 from prewrite.rewriter.meta_prompts import format_rewriter_query
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, in_eval_mode
 from prewrite.rewriter.rewriter import RewriterSettings, query_ids
 from prewrite.train import processes
+from prewrite.train.draws import draw_instructions
 from prewrite.train.mixture import Mixture
-from prewrite.train.steps import draw_instructions
 
 __all__ = ["TRL_KEYS", "GRPOConfig", "GRPOTrainer", "RLOOConfig", "RLOOTrainer", "SharedPrompts", "group_config",
            "loadable", "step_prompts"]  # fmt: skip
@@ -52,8 +53,9 @@ GROUP_DEFAULTS = {
     "bf16": False,
     "report_to": "none",
 }
-# What the steps and the run folder rest on.
+# Settings that the updates and the run folder depend on.
 FIXED = {
+    "disable_dropout": True,  # so that old and new log-probabilities come from one function (docs/decisions.md)
     "shuffle_dataset": False,  # the data set has the prompts in the order of the steps
     "remove_unused_columns": False,
     "logging_strategy": "steps",
@@ -77,7 +79,9 @@ SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs"
             "use_transformers_paged")  # fmt: skip
 
 
-def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int, output_dir: Path):
+def group_config(
+    kind: type[GRPOConfig | RLOOConfig], given: Mapping[str, Any], updates: int, groups: int, output_dir: Path
+) -> GRPOConfig | RLOOConfig:
     """`given` over `GROUP_DEFAULTS` over TRL's own, as `kind`, which is TRL's `GRPOConfig` or `RLOOConfig`.
 
     Args:
@@ -92,7 +96,7 @@ def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int
             raise ConfigError(f"{name!r} is no setting of the trainer or of TRL's {kind.__name__}")
         if name in DERIVED or name in FIXED:
             raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out")
-    settings = GROUP_DEFAULTS | given
+    settings: dict[str, Any] = {**GROUP_DEFAULTS, **given}
     if updates < 1:
         raise ConfigError(f"max_steps is {updates}; it must be at least 1")
     rewrites = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
@@ -115,7 +119,7 @@ def group_config(kind: type, given: Mapping[str, Any], updates: int, groups: int
     return kind(**{name: value for name, value in settings.items() if name in known})
 
 
-class SharedPrompts:
+class SharedPrompts(Trainer):
     """Reads each prompt once; goes before TRL's `GRPOTrainer` or `RLOOTrainer` among the bases of a class.
 
     Where prompts cannot be shared, TRL's own methods run: with several processes, whose gradients are gathered in the
@@ -123,11 +127,7 @@ class SharedPrompts:
     routers have a loss (newer TRL); and, for sampling, with any of `SAMPLING` set.
     """
 
-    model: nn.Module
     value_head: nn.Module
-    accelerator: Any
-    args: Any
-    processing_class: Any
     end_ids: tuple[int, ...]
 
     def end_everywhere(self) -> None:
@@ -143,7 +143,7 @@ class SharedPrompts:
         checkpointing = any(getattr(self.args, name, False) for name in CHECKPOINTING)
         return alone and not checkpointing and not getattr(self, "aux_loss_enabled", False)
 
-    def _generate_single_turn(self, *inputs, **settings):
+    def _generate_single_turn(self, *inputs: Any, **settings: Any) -> Any:
         defaults = {field.name: field.default for field in dataclasses.fields(self.args)}
         plain = all(getattr(self.args, name) == defaults[name] for name in SAMPLING if name in defaults)
         if not (plain and self.shares_prompts):
@@ -153,7 +153,14 @@ class SharedPrompts:
             return super()._generate_single_turn(*inputs, **settings)
 
     def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
+        self,
+        model: nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **others: Any,
     ) -> tuple[torch.Tensor | None, ...]:
         """Log-probabilities and, if asked for, entropies of the last `logits_to_keep` tokens; (B, T) each."""
         if not self.shares_prompts:
@@ -163,7 +170,7 @@ class SharedPrompts:
         policy = PolicyWithValueHead(self.accelerator.unwrap_model(model), self.value_head)
         completions = Completions(input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:].bool())
         prompts = distinct(input_ids[:, :-logits_to_keep], attention_mask[:, :-logits_to_keep])
-        with self.accelerator.autocast():
+        with in_eval_mode(policy), self.accelerator.autocast():
             scored = policy(prompts, completions, temperature=self.args.temperature)
         entropy = scored.entropy if compute_entropy else None
         router_loss = (None,) if hasattr(self, "aux_loss_enabled") else ()  # newer TRL returns it too
@@ -194,14 +201,17 @@ def distinct(ids: torch.Tensor, mask: torch.Tensor) -> Prompts:
 def _generating(policy: PolicyWithValueHead, end_ids: Sequence[int]) -> Iterator[None]:
     """While TRL samples, its model's `generate` is the policy's `sample`."""
 
-    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config, **_) -> torch.Tensor:
-        completions = policy.sample(
-            distinct(input_ids, attention_mask),
-            max_new_tokens=generation_config.max_new_tokens,
-            end_ids=end_ids,
-            pad_token_id=generation_config.pad_token_id,
-            temperature=generation_config.temperature,
-        )
+    def generate(
+        input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig, **_: Any
+    ) -> torch.Tensor:
+        with in_eval_mode(policy):
+            completions = policy.sample(
+                distinct(input_ids, attention_mask),
+                max_new_tokens=generation_config.max_new_tokens,
+                end_ids=end_ids,
+                pad_token_id=generation_config.pad_token_id,
+                temperature=generation_config.temperature,
+            )
         return torch.cat([input_ids, completions.ids], dim=1)
 
     policy.policy.generate = generate
@@ -212,7 +222,13 @@ def _generating(policy: PolicyWithValueHead, end_ids: Sequence[int]) -> Iterator
 
 
 def step_prompts(
-    mixture: Mixture, groups: int, steps: int, tokenizer, settings: RewriterSettings, *, seed: int
+    mixture: Mixture,
+    groups: int,
+    steps: int,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: RewriterSettings,
+    *,
+    seed: int,
 ) -> Dataset:
     """The prompts of all steps in order, `groups` a step, with the columns `instruction` and `step`."""
     rows = []
@@ -223,7 +239,7 @@ def step_prompts(
     return Dataset.from_list(rows)
 
 
-def trl_prompt(query: str, tokenizer):
+def trl_prompt(query: str, tokenizer: PreTrainedTokenizerBase) -> str | list[dict[str, str]]:
     """What TRL tokenises to `query_ids`: messages where there is a chat template, else text.
 
     Text goes through the tokenizer without special tokens in TRL 0.25 and with them in newer releases (those have
@@ -237,10 +253,10 @@ def trl_prompt(query: str, tokenizer):
 
 
 @contextmanager
-def loadable(model):
-    """While TRL's constructor runs, `model` stands in a folder: TRL loads the reference from there.
+def loadable(model: PreTrainedModel) -> Iterator[None]:
+    """While TRL's constructor runs, a copy of `model` is in a folder, from which TRL loads the reference.
 
-    The name that the model came under would bring the weights before the warm start, or none.
+    From the model's own name TRL would load the weights before the warm start, or find none.
     """
     named, folder = model.config._name_or_path, tempfile.mkdtemp(prefix="prewrite-reference-")
     try:

@@ -1,4 +1,4 @@
-"""TRL's side of PPO: its trainer where it has one, its settings with our defaults, its wrapper replaced by ours."""
+"""TRL's side of PPO: settings, construction, state and callbacks, checkpoints. The algorithm itself is in `ppo.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl
 
 from prewrite.errors import ConfigError, MissingDependencyError
-from prewrite.train import processes
+from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead
+from prewrite.train import checkpoint, processes
+from prewrite.train.trainer import RewriterTrainer
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
 try:
@@ -25,7 +29,7 @@ except ImportError:
         "or train with --algorithm grpo or rloo, which run on any TRL since 0.25"
     ) from None
 
-__all__ = ["PPO_DEFAULTS", "PPOTrainer", "policy_wrapper", "ppo_config", "ppo_trainer"]
+__all__ = ["PPO_DEFAULTS", "TRLPPOTrainer", "ppo_trainer"]
 
 # TRL's own defaults that do not fit a rewriter; a keyword argument of the trainer overrides them.
 PPO_DEFAULTS = {
@@ -53,7 +57,7 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     known = {field.name for field in dataclasses.fields(PPOConfig)}
     if unknown := sorted(set(given) - known):
         raise ConfigError(f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling")
-    settings = PPO_DEFAULTS | given
+    settings: dict[str, Any] = {**PPO_DEFAULTS, **given}
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}; it must be at least 1")
     settings.setdefault("output_dir", str(output_dir))
@@ -61,6 +65,110 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     settings.setdefault("total_episodes", max_steps * batch * processes.count())
     return PPOConfig(**settings)
+
+
+class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
+    """A `trl.PPOTrainer` (0.25) around our policy, with exact resume; `train` is left to `PRewritePPOTrainer`.
+
+    TRL gives configuration, PEFT wrapping, optimiser, scheduler, accelerate, callbacks and logging.
+    """
+
+    control: TrainerControl
+
+    def trl_config(self, given: Mapping[str, Any]) -> PPOConfig:
+        """`given` over `PPO_DEFAULTS` over TRL's own."""
+        return ppo_config(given, self.max_updates, self.run_folder.path)
+
+    def start_trl(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig, lora: LoraConfig | None
+    ) -> None:
+        """TRL's constructor, around one trunk for policy and value."""
+        with policy_wrapper(PolicyWithValueHead):
+            PPOTrainer.__init__(
+                self,
+                args=args,
+                processing_class=tokenizer,
+                model=model,
+                ref_model=None,
+                reward_model=torch.nn.Identity(),  # never called: `score` asks the task model
+                train_dataset=[{"input_ids": [0]}],  # never read: `rollout` writes its own prompts
+                value_model=ValueHead.of(model),
+                peft_config=lora,
+            )
+        for printer in (ppo_trainer.PrinterCallback, ppo_trainer.DEFAULT_PROGRESS_CALLBACK):
+            self.callback_handler.pop_callback(printer)  # `progress` is the caller's one line per update
+        model.generation_config.eos_token_id = list(self.end_ids)  # TRL has left one of them
+        if args.stop_token != "eos":  # the caller's own end, or none
+            self.end_ids = () if args.stop_token_id is None else (args.stop_token_id,)
+        self.max_updates = args.num_total_batches
+        self.instructions_per_step = min(self.instructions_per_step, args.batch_size)
+
+    @property
+    def policy(self) -> PolicyWithValueHead:
+        """The policy as it is now, with its value head."""
+        policy: PolicyWithValueHead = self._unwrapped()
+        return policy
+
+    @property
+    def updates(self) -> int:
+        """Updates done."""
+        return int(self.state.global_step)
+
+    def forward(self, prompts: Prompts, completions: Completions) -> TokenStats:
+        """What the policy thinks of `completions`; gradients flow where they are on."""
+        stats: TokenStats = self.model(prompts, completions, temperature=self.args.temperature)
+        return stats
+
+    def reference(self, prompts: Prompts, completions: Completions) -> TokenStats:
+        """What the reference thinks of `completions`: the policy without its adapter, or a frozen copy of it."""
+        temperature = self.args.temperature
+        if self.is_peft_model:
+            stats: TokenStats = self.model(prompts, completions, temperature=temperature, use_adapter=False)
+            return stats
+        frozen = PolicyWithValueHead(self.ref_model, self.policy.value_model)
+        return frozen(prompts, completions, temperature=temperature)
+
+    # ---- state and callbacks --------------------------------------------------------------------------------------
+
+    def begin(self, resume_from: str | Path | None) -> None:
+        """Start at the first update, or after the one of the checkpoint `resume_from`; dev is scored before the first.
+
+        The policy stays in eval mode throughout: dropout is off in every pass, so that sampling, old and new
+        log-probabilities come from one function. TRL's PPO switches dropout off too.
+        """
+        self.model.eval()
+        self.state.max_steps = self.max_updates
+        self.state.num_train_epochs = 1
+        self.state.episode = 0
+        if resume_from is not None:
+            checkpoint.load(self, Path(resume_from))
+            if self.accelerator.is_main_process:
+                self.run_folder.truncate_all(after_step=self.updates)
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        if self.updates == 0 and self.dev.due(0):
+            self.evaluate_on_dev(0)
+
+    def count_update(self) -> None:
+        """One more update is done."""
+        self.state.global_step += 1
+        self.state.episode += self.args.batch_size
+        self.state.epoch = self.updates / self.max_updates
+        self.lr_scheduler.step()
+
+    def tell_callbacks(self, metrics: dict[str, float]) -> None:
+        """Trackers, such as TensorBoard, get the metrics of this update."""
+        self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, metrics)
+
+    def end(self) -> None:
+        """Close the trackers and put the best policy on dev back."""
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.restore_best()
+
+    def save_checkpoint(self) -> None:
+        """Write everything that the next update depends on to the run folder's `checkpoints/`."""
+        if self.accelerator.is_main_process:
+            checkpoint.save(self)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prewrite.errors import ConfigError
 from prewrite.files import cache_dir, made_once, whole_folder
@@ -101,8 +102,8 @@ def load_pairs() -> list[Pair]:
 
 
 def warm_start(
-    model,
-    tokenizer,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[Pair],
     *,
     meta_family: str = "generic",
@@ -174,7 +175,7 @@ def warm_start(
     return peft_model, losses
 
 
-def _completions(texts: Sequence[str], tokenizer, device) -> Completions:
+def _completions(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Completions:
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
     width = max(map(len, rows))
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows], device=device)
