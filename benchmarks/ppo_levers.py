@@ -29,11 +29,11 @@ def packed_trunk() -> None:
 
 def shared_prompt() -> None:
     """Each rollout brings its own copy of the prompt."""
-    from prewrite.rewriter import policy
+    from prewrite.lm import packing
     from prewrite.train import ppo
 
     def copies(prompts, rows, *rest):
-        return policy.pad_prompts([prompts[row] for row in rows], range(len(rows)), *rest)
+        return packing.pad_prompts([prompts[row] for row in rows], range(len(rows)), *rest)
 
     ppo.pad_prompts = copies
 

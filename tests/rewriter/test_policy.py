@@ -19,7 +19,8 @@ from prewrite.lm.linear import Projection  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
 from prewrite.lm.loading import load_causal_lm  # noqa: E402
 from prewrite.lm.lora import computes  # noqa: E402
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts  # noqa: E402
+from prewrite.lm.packing import Completions, pad_prompts  # noqa: E402
+from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead  # noqa: E402
 from prewrite.rewriter.starter import load_base  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,7 +215,7 @@ def test_bf16_sampling_scores_its_tokens_nearly_as_fp32_does(kind):
     prompts = pad_prompts(PROMPTS, ROWS * 4, PAD, "cpu")
     (exact, _), (policy, _) = ((copy.deepcopy(p), c) for p, c in two_precisions(policy_of(kind), "weights"))
     given = settings(temperature=1.0, generator=torch.Generator().manual_seed(4))
-    sampled = sampling.sample(policy.language_model, policy.value_model, *prompts, **given)
+    sampled = sampling.sample(policy.language_model, policy.value_model, prompts, **given)
     completions = Completions(sampled.ids, sampled.mask)
     with torch.no_grad():
         expected = exact(prompts, completions).logprobs
@@ -352,7 +353,7 @@ def test_other_families_score_and_sample_as_they_do_in_transformers(family):
     assert torch.allclose(stats.entropy, entropy, atol=1e-4)
     settings = {"max_new_tokens": 5, "end_ids": (), "pad_token_id": PAD, "temperature": 0.7}
     seeded = torch.Generator().manual_seed(0)
-    sampled = sampling.sample(model, policy.value_model, *prompts, **settings, generator=seeded)
+    sampled = sampling.sample(model, policy.value_model, prompts, **settings, generator=seeded)
     again = policy(prompts, Completions(sampled.ids, sampled.mask), temperature=0.7)
     assert torch.allclose(again.logprobs, sampled.logprobs, atol=1e-4)
 

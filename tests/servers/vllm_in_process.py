@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from prewrite.errors import NoAnswerError
 from prewrite.task_models.vllm import VLLMTaskModel
 
 
@@ -24,7 +25,12 @@ def main() -> None:
         "target_logprobs": task_model.target_logprobs(prompts, asked["targets"]),
         "constrained": task_model.constrained(prompts, asked["labels"][0]),
         "generate": task_model.generate(prompts),
+        "longest": len(task_model.generate(["a" + " a" * (1024 - 8 - 1)])),  # as many tokens as fit beside the answer
     }
+    try:
+        task_model.generate([*prompts, "a" + " a" * (1024 - 8)])
+    except NoAnswerError as error:
+        answers["too long"] = str(error)
     Path(found).write_text(json.dumps(answers), encoding="utf-8")
 
 

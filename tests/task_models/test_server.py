@@ -115,3 +115,6 @@ def test_vllm_in_a_process_answers_as_hf_does(venv, hf, tmp_path):
     assert set(answers["constrained"]) <= set(labels[0])
     written = hf.generate(prompts)
     assert all(right.startswith(text) for text, right in zip(answers["generate"], written, strict=True))
+    assert answers["longest"] == 1
+    assert "prompt 13 of 13, 'a a a a" in answers["too long"]
+    assert "its 1,017 tokens and 8 for the answer are more than the 1,024" in answers["too long"]

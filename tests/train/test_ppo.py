@@ -12,7 +12,8 @@ from toy import INSTRUCTION, toy_evaluator, toy_model, toy_rows, toy_trainer
 
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError, RunFolderError, TaskModelError
-from prewrite.rewriter.policy import Completions, TokenStats
+from prewrite.lm.packing import Completions
+from prewrite.rewriter.policy import TokenStats
 from prewrite.rewriter.rewriter import Rewriter, query_ids
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import Graded, TaskReward

@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from trl import PPOConfig, PPOTrainer
 from trl.trainer import ppo_trainer
 
+from prewrite.lm.packing import Completions, pad_prompts
 from prewrite.rewriter.meta_prompts import build_meta_prompt
-from prewrite.rewriter.policy import Completions, ValueHead, pad_prompts
+from prewrite.rewriter.policy import ValueHead
 from prewrite.rewriter.rewriter import query_ids
 from prewrite.scoring.rewards import Graded
 from prewrite.train.ppo import RolloutBatch

@@ -20,7 +20,7 @@ from torch import nn
 
 from prewrite.lm.attention import Heads, Norms, angles, rms_norm
 from prewrite.lm.linear import Projection, projections
-from prewrite.lm.packing import Layout
+from prewrite.lm.packing import Completions, Layout, Prompts
 from prewrite.lm.trunk import runs_fast
 
 
@@ -147,7 +147,7 @@ class _BlockFunction(torch.autograd.Function):
         return None, step, *gradients
 
 
-def completion_states(model: nn.Module, prompts: Any, completions: Any) -> torch.Tensor:
+def completion_states(model: nn.Module, prompts: Prompts, completions: Completions) -> torch.Tensor:
     """The state before each completion token, and after a row's last; (B, T, D), 0 further on."""
     trunk, config = model.model, model.config
     layout = Layout(prompts, completions, Heads.of(config), model.dtype)

@@ -1,18 +1,48 @@
-"""Prompts and completions as one packed list of real tokens, which is padded only where tokens look at each other."""
+"""Prompts and completions as padded blocks, and as one packed list of real tokens for what needs no padding."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from prewrite.lm.attention import Heads, causal
 
 
+class Prompts(NamedTuple):
+    """Distinct prompts, left-padded, and which of them each row continues."""
+
+    ids: torch.Tensor  # (U, P)
+    mask: torch.Tensor  # (U, P), 1 where real
+    rows: torch.Tensor  # (B,), index into U
+
+
+class Completions(NamedTuple):
+    """Sampled tokens, right-padded. The token that ends a row, where there is one, counts as sampled."""
+
+    ids: torch.Tensor  # (B, T)
+    mask: torch.Tensor  # (B, T), True where sampled
+
+    def token_lists(self) -> list[list[int]]:
+        """The sampled tokens of each row."""
+        return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
+
+
+def pad_prompts(
+    prompts: Sequence[list[int]], rows: Sequence[int], pad_token_id: int, device: torch.device | str
+) -> Prompts:
+    """Left-pad token lists to one block."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_token_id] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return Prompts(ids, mask, torch.tensor(list(rows), device=device))
+
+
 class Layout:
     """Where tokens stand in a packed list of N: those of all prompts, then those of all completions."""
 
-    def __init__(self, prompts: Any, completions: Any, heads: Heads, dtype: torch.dtype):
+    def __init__(self, prompts: Prompts, completions: Completions, heads: Heads, dtype: torch.dtype):
         prompt_mask, rows = prompts.mask.bool(), prompts.rows
         mask = completions.mask[:, :-1]  # no state is asked for after the last place
         lengths = prompt_mask.sum(1)

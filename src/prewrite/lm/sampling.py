@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from prewrite.lm.packing import Prompts
 from prewrite.lm.trunk import Cache, Trunk, open_trunk
 
 SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
@@ -94,9 +95,7 @@ class Sampled(NamedTuple):
 def sample(
     model: nn.Module,
     value_model: nn.Module,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    rows: torch.Tensor,
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     end_ids: Sequence[int],
@@ -104,11 +103,12 @@ def sample(
     temperature: float,
     generator: torch.Generator | None,
 ) -> Sampled:
-    """One completion for each of `rows`, which continue left-padded prompts `ids`; `temperature` 0 is greedy.
+    """One completion for each of `prompts.rows`; `temperature` 0 is greedy.
 
     A row ends at the first of `end_ids`. Its tokens depend on its place among `rows` and the generator's state, not on
     when other rows end.
     """
+    ids, mask, rows = prompts
     count, device = len(rows), ids.device
     trunk = open_trunk(model, rows=count)
     cache = trunk.new_cache(*ids.shape)

@@ -17,28 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from prewrite.lm import lora, sampling
+from prewrite.lm.packing import Completions, Prompts
 from prewrite.lm.trunk import backbone, logits_of, runs_fast
 
 LOGIT_CHUNK = 256  # completion tokens whose logits are held at once: 256 x 49,152 x 4 bytes = 50 MB for SmolLM2
-
-
-class Prompts(NamedTuple):
-    """Distinct prompts, left-padded, and which of them each row continues."""
-
-    ids: torch.Tensor  # (U, P)
-    mask: torch.Tensor  # (U, P), 1 where real
-    rows: torch.Tensor  # (B,), index into U
-
-
-class Completions(NamedTuple):
-    """Sampled tokens, right-padded. The token that ends a row, where there is one, counts as sampled."""
-
-    ids: torch.Tensor  # (B, T)
-    mask: torch.Tensor  # (B, T), True where sampled
-
-    def token_lists(self) -> list[list[int]]:
-        """The sampled tokens of each row."""
-        return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
 
 
 class TokenStats(NamedTuple):
@@ -162,7 +144,7 @@ class PolicyWithValueHead(nn.Module):
         fp32 rounding, that is returned; elsewhere (bf16) None.
         """
         model = self.language_model
-        sampled = sampling.sample(model, self.value_model, *prompts, temperature=temperature, **settings)
+        sampled = sampling.sample(model, self.value_model, prompts, temperature=temperature, **settings)
         completions = Completions(sampled.ids, sampled.mask)
         exact = runs_fast(model) and model.dtype == torch.float32 and temperature > 0
         return completions, TokenStats(sampled.logprobs, sampled.values, sampled.entropy) if exact else None
@@ -176,16 +158,6 @@ def in_eval_mode(policy: PolicyWithValueHead) -> Iterator[PolicyWithValueHead]:
         yield policy.eval()
     finally:
         policy.policy.train(training)
-
-
-def pad_prompts(
-    prompts: Sequence[list[int]], rows: Sequence[int], pad_token_id: int, device: torch.device | str
-) -> Prompts:
-    """Left-pad token lists to one block."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad_token_id] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return Prompts(ids, mask, torch.tensor(list(rows), device=device))
 
 
 class ValueHead(nn.Module):

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder
 from prewrite.lm.loading import load_adapter, save_adapter
+from prewrite.lm.packing import pad_prompts
 from prewrite.lm.tokens import decode, end_ids, has_chat_template
 from prewrite.rewriter.meta_prompts import (
     META_PROMPTS,
@@ -28,7 +29,7 @@ from prewrite.rewriter.meta_prompts import (
     format_rewriter_query,
     load_meta_prompt,
 )
-from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
 

@@ -40,9 +40,10 @@ from transformers import (
 
 from prewrite.errors import RunFolderError
 from prewrite.files import publish, writing
+from prewrite.lm.packing import Completions, pad_prompts
 from prewrite.lm.tokens import decode
 from prewrite.rewriter.meta_prompts import extract_rewrite
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, in_eval_mode, pad_prompts
+from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead, in_eval_mode
 from prewrite.rewriter.rewriter import query_ids
 from prewrite.train import checkpoint
 from prewrite.train.algorithms import GROUP_NAMES

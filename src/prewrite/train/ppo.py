@@ -23,9 +23,10 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from prewrite.errors import BudgetExceededError, TaskModelError
+from prewrite.lm.packing import Completions, Prompts, pad_prompts
 from prewrite.lm.tokens import decode
 from prewrite.rewriter.meta_prompts import extract_rewrite
-from prewrite.rewriter.policy import Completions, Prompts, TokenStats, pad_prompts
+from prewrite.rewriter.policy import TokenStats
 from prewrite.rewriter.rewriter import query_ids
 from prewrite.scoring.rewards import Graded
 from prewrite.train.clock import Clock

@@ -27,8 +27,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
+from prewrite.lm.packing import Completions, Prompts
 from prewrite.rewriter.meta_prompts import format_rewriter_query
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, in_eval_mode
+from prewrite.rewriter.policy import PolicyWithValueHead, in_eval_mode
 from prewrite.rewriter.rewriter import RewriterSettings, query_ids
 from prewrite.train import processes
 from prewrite.train.draws import draw_instructions

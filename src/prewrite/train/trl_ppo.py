@@ -15,7 +15,8 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl
 
 from prewrite.errors import ConfigError, MissingDependencyError
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, Prompts, TokenStats, ValueHead
+from prewrite.lm.packing import Completions, Prompts
+from prewrite.rewriter.policy import PolicyWithValueHead, TokenStats, ValueHead
 from prewrite.train import checkpoint, processes
 from prewrite.train.trainer import RewriterTrainer
 

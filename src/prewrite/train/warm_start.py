@@ -28,8 +28,9 @@ from prewrite.files import cache_dir, made_once, whole_folder
 from prewrite.lm.embedded import resolve_model
 from prewrite.lm.identity import folder_digest
 from prewrite.lm.loading import parameter_count, save_adapter
+from prewrite.lm.packing import Completions, pad_prompts
 from prewrite.rewriter.meta_prompts import build_meta_prompt
-from prewrite.rewriter.policy import Completions, PolicyWithValueHead, ValueHead, pad_prompts
+from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead
 from prewrite.rewriter.rewriter import query_ids
 from prewrite.rewriter.starter import SMALL, load_base, starter_adapter
 from prewrite.train import processes
