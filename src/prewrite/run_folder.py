@@ -80,6 +80,25 @@ class RunFolder:
             raise RunFolderError(f"{str(path)!r} is not a run folder: it has no config.json; give the folder of a run")
         return run
 
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint after update `step` goes."""
+        return self.checkpoints / f"step-{step:05d}"
+
+    def checkpoints_by_step(self) -> dict[int, Path]:
+        """The folders of checkpoints by their updates, the earliest first."""
+        numbered = ((path.name.removeprefix("step-"), path) for path in self.checkpoints.glob("step-*"))
+        return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
+
+    def newest_checkpoint(self) -> Path:
+        """The last whole checkpoint. Raises `RunFolderError` if there is none."""
+        found = [path for path in self.checkpoints_by_step().values() if (path / "trainer.json").is_file()]
+        if not found:
+            raise RunFolderError(
+                f"{self.path} has no checkpoint to resume from; start again with --overwrite, "
+                "and a smaller --save_steps if runs get cut off"
+            )
+        return found[-1]
+
     def _remove_files(self) -> None:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
         for file in (self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result):

@@ -37,6 +37,7 @@ def test_every_kind_of_row_is_asked_about_not_only_the_first(toy, tmp_path, caps
         (["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["--data", "demo", "--output-dir", "FILE"], "is a file; give a folder"),
         (["--data", "demo", "--output-dir", "nowhere", "--resume"], "'nowhere' is not a run folder"),
+        (["--data", "demo", "--output-dir", "EMPTY", "--resume"], "EMPTY has no checkpoint to resume from"),
         (["--data", "demo", "--base-model", "./nowhere"], "model './nowhere': no such folder"),
         (["--data", "demo", "--task-model", "hf:./nowhere"], "model './nowhere': no such folder"),
         (["--data", "demo", "--meta-family", "nowhere.txt"], "nowhere.txt"),
@@ -45,12 +46,14 @@ def test_every_kind_of_row_is_asked_about_not_only_the_first(toy, tmp_path, caps
 )
 def test_what_is_missing_is_told_before_torch_is_imported(tmp_path, flags, told):
     (tmp_path / "FILE").touch()
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "EMPTY" / "config.json").write_text("{}")
     code = f"import sys\nfrom prewrite.cli.main import main\ncode = main({['train', *flags]!r})\n"
     code += "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\nsys.exit(code)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr and "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "FILE"]
 
 
 def test_a_trl_setting_that_a_setting_of_ours_decides_is_refused(toy, tmp_path, capsys):

@@ -12,7 +12,7 @@ def run_folder(tmp_path):
     """A run with checkpoints on both sides of the 100,000th update, and a folder of the user's."""
     run = RunFolder(tmp_path)
     for step in (99_998, 99_999, 100_000):
-        folder = checkpoint.folder_of(run, step)
+        folder = run.checkpoint(step)
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
     (run.checkpoints / "step-of-mine").mkdir()
@@ -24,12 +24,12 @@ def names(run):
 
 
 def test_the_newest_checkpoint_is_that_of_the_last_update(run_folder):
-    assert checkpoint.latest(run_folder).name == "step-100000"
+    assert run_folder.newest_checkpoint().name == "step-100000"
 
 
 def test_a_checkpoint_that_is_not_whole_does_not_count(run_folder):
     (run_folder.checkpoints / "step-100000/trainer.json").unlink()
-    assert checkpoint.latest(run_folder).name == "step-99999"
+    assert run_folder.newest_checkpoint().name == "step-99999"
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_earlier_checkpoints_go_and_nothing_else(run_folder, saved, left):
 
 def test_a_missing_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(RunFolderError, match="--overwrite"):
-        checkpoint.latest(RunFolder(tmp_path))
+        RunFolder(tmp_path).newest_checkpoint()

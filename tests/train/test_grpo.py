@@ -19,7 +19,6 @@ from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
-from prewrite.train import checkpoint
 from prewrite.train.algorithms import ALGORITHMS
 from prewrite.train.grading import Grader
 from prewrite.train.group_reward import GroupReward
@@ -95,7 +94,7 @@ def test_stop_and_resume_gives_the_parameters_of_a_straight_run(tmp_path, algori
     assert first.updates == 2  # asked to stop after the first update was logged: the second one ends the run
     torch.manual_seed(12345)  # whatever the process did in between must not matter
     second = toy_group_trainer(algorithm, tmp_path / "resumed", **copy.deepcopy(settings))
-    second.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path / "resumed")))
+    second.train(resume_from_checkpoint=RunFolder(tmp_path / "resumed").newest_checkpoint())
 
     left, right = parameters(straight), parameters(second)
     assert left.keys() == right.keys()

@@ -17,7 +17,6 @@ from prewrite.rewriter.policy import TokenStats
 from prewrite.rewriter.rewriter import Rewriter, query_ids
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import Graded, TaskReward
-from prewrite.train import checkpoint
 from prewrite.train.kl import KLController
 from prewrite.train.ppo import PRewritePPOTrainer, RolloutBatch
 from prewrite.types import Reward, RewriteExample
@@ -88,7 +87,7 @@ def test_with_dropout_too_stop_and_resume_gives_the_numbers_of_a_straight_run(tm
     first.progress = lambda step, metrics: setattr(first, "stop_requested", step >= 2)
     first.train()
     second = toy_trainer(str(tmp_path / "resumed"), **copy.deepcopy(settings))
-    second.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path / "resumed")))
+    second.train(resume_from_checkpoint=RunFolder(tmp_path / "resumed").newest_checkpoint())
     assert untimed(tmp_path / "straight/metrics.jsonl") == untimed(tmp_path / "resumed/metrics.jsonl")
 
 
@@ -114,7 +113,7 @@ def test_stop_and_resume_gives_the_numbers_of_a_straight_run(tmp_path):
     first.train()
     torch.manual_seed(12345)  # whatever the process did in between must not matter
     second = toy_trainer(str(tmp_path / "resumed"), max_steps=6, **settings)
-    second.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path / "resumed")))
+    second.train(resume_from_checkpoint=RunFolder(tmp_path / "resumed").newest_checkpoint())
 
     for (name, a), (_, b) in zip(straight.model.named_parameters(), second.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
@@ -319,9 +318,9 @@ def test_a_failing_task_model_leaves_a_checkpoint_of_the_last_update_and_no_scor
     evaluator.task_model.answer = failing
     with pytest.raises(TaskModelError, match="gone"):
         trainer.train()
-    assert checkpoint.latest(RunFolder(tmp_path)).name == "step-00003"
+    assert RunFolder(tmp_path).newest_checkpoint().name == "step-00003"
     assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     evaluator.task_model.answer = answer
     again = toy_trainer(str(tmp_path), max_steps=5)
-    again.train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path)))
+    again.train(resume_from_checkpoint=RunFolder(tmp_path).newest_checkpoint())
     assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]

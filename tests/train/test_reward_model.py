@@ -156,7 +156,6 @@ def test_the_task_model_grades_every_nth_update_alone(tmp_path):
 
 @needs_ppo
 def test_a_resumed_run_keeps_the_schedule(tmp_path):
-    from prewrite.train import checkpoint
 
     def trainer(name):
         evaluator = toy_evaluator()
@@ -167,7 +166,7 @@ def test_a_resumed_run_keeps_the_schedule(tmp_path):
     first = trainer("resumed")
     first.progress = lambda step, metrics: setattr(first, "stop_requested", step >= 3)
     first.train()
-    trainer("resumed").train(resume_from_checkpoint=checkpoint.latest(RunFolder(tmp_path / "resumed")))
+    trainer("resumed").train(resume_from_checkpoint=RunFolder(tmp_path / "resumed").newest_checkpoint())
     straight, resumed = (list(RunFolder.read_rows(tmp_path / n / "rollouts.jsonl")) for n in ("straight", "resumed"))
     assert straight == resumed
     assert {row["step"] for row in resumed if row["score"] is not None} == {2, 4}

@@ -5,16 +5,7 @@ from __future__ import annotations
 from prewrite.errors import ConfigError
 from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
 from prewrite.run.config import TrainConfig
-from prewrite.run_folder import RunFolder
 from prewrite.task_models.registry import parse_task_model
-
-
-def check_folder(config: TrainConfig) -> None:
-    """Raise `RunFolderError` where a new run finds a file or another run, or a resumed one finds none."""
-    if config.resume:
-        RunFolder.open(config.output_dir)
-    else:
-        RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
 
 
 def check_models(config: TrainConfig) -> None:

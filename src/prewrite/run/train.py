@@ -28,7 +28,7 @@ from prewrite.run.build import (
     open_training_reward,
     resolved,
 )
-from prewrite.run.checks import check_folder, check_models, check_processes
+from prewrite.run.checks import check_models, check_processes
 from prewrite.run.config import TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
@@ -75,9 +75,11 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
 
 def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     """Train and save the rewriter, without choosing or testing."""
-    main = processes.is_main()
-    if main:
-        check_folder(config)
+    main, resume_from = processes.is_main(), None
+    if config.resume:
+        resume_from = RunFolder.open(config.output_dir).newest_checkpoint()
+    elif main:  # the other processes may come when its folder is there already
+        RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
     check_processes(config, processes.count())
     check_models(config)
     splits = open_splits(config)
@@ -85,10 +87,8 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     mixture = open_mixture(config, splits)
     load_meta_prompt(config.meta_family)
 
-    from prewrite.train import checkpoint  # imports torch; what is wrong above is told before these seconds
-
+    # Here torch is imported: what is wrong above is told before those seconds.
     ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so before a model is loaded
-    resume_from = checkpoint.latest(RunFolder.open(config.output_dir)) if config.resume else None
     config = resolved(config)
     processes.join()
     warn(config, splits, instructions)
@@ -126,10 +126,8 @@ def warn(config: TrainConfig, splits: Sequence[Splits], instructions: Sequence[I
 
 def how_to_go_on(run: RunFolder) -> str:
     """What is left of a run that its task model ended."""
-    from prewrite.train import checkpoint
-
     try:
-        path = checkpoint.latest(run)
+        path = run.newest_checkpoint()
     except RunFolderError:
         return "No update was saved yet: answers are in the cache; run the same command with --overwrite."
     return f"Saved: {path}. Answers are in the cache. Go on with the same command and --resume."

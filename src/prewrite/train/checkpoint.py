@@ -67,7 +67,7 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
 def save(trainer: PPOState) -> None:
     """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
     run_folder, step = trainer.run_folder, trainer.state.global_step
-    with whole_folder(folder_of(run_folder, step)) as folder:
+    with whole_folder(run_folder.checkpoint(step)) as folder:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_file(trainable_state(model), folder / "policy.safetensors")
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
@@ -116,20 +116,9 @@ def reading(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def folder_of(run_folder: RunFolder, step: int) -> Path:
-    """Where the checkpoint after update `step` goes."""
-    return run_folder.checkpoints / f"step-{step:05d}"
-
-
-def by_step(run_folder: RunFolder) -> dict[int, Path]:
-    """The folders of checkpoints by their updates, the earliest first."""
-    numbered = ((path.name.removeprefix("step-"), path) for path in run_folder.checkpoints.glob("step-*"))
-    return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
-
-
 def remove_older(run_folder: RunFolder, step: int) -> None:
     """Delete the checkpoints before the one of update `step`, which is whole."""
-    for earlier, folder in by_step(run_folder).items():
+    for earlier, folder in run_folder.checkpoints_by_step().items():
         if earlier < step:
             shutil.rmtree(folder)
 
@@ -162,14 +151,3 @@ def _load_torch(file: Path) -> dict[str, Any]:
     except RuntimeError as error:
         raise ValueError(f"{file.name}: {error}") from None
     return state
-
-
-def latest(run_folder: RunFolder) -> Path:
-    """The newest complete checkpoint. Raises `RunFolderError` if there is none."""
-    found = [path for path in by_step(run_folder).values() if (path / "trainer.json").is_file()]
-    if not found:
-        raise RunFolderError(
-            f"{run_folder.path} has no checkpoint to resume from; start again with --overwrite, "
-            "and a smaller --save_steps if runs get cut off"
-        )
-    return found[-1]

@@ -241,7 +241,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         if self.accelerator.is_main_process:
             record = {"step": self.updates}
             checkpoint.save_record(self, written, record)
-            publish(written, checkpoint.folder_of(self.run_folder, self.updates))
+            publish(written, self.run_folder.checkpoint(self.updates))
             checkpoint.remove_older(self.run_folder, self.updates)
         self.accelerator.wait_for_everyone()
 
