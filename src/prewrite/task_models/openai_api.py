@@ -132,7 +132,7 @@ class OpenAIApi:
 
 def model_is_known(told: Told, stamp: Stamp, model: str) -> bool:
     """Whether the server tells enough of its model for another one behind the same name to be noticed."""
-    listed = {name for name in told.get("models", {}) if name not in ("id", "owned_by", "aliases")}
+    listed = {name for name in told.get("models", {}) if name not in ("id", "owned_by", "aliases", "created")}
     return bool(listed or told.get("props") or stamp.fingerprint or (stamp.model and stamp.model != model))
 
 

@@ -302,7 +302,10 @@ class _Probe:
             )
         said_of = {"/completions": self.why_not["completions"], "/chat/completions": self.why_not["chat"]}
         words = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in said_of.items())
-        remedy = "" if listed is not None else "; check that the address ends in the API's path, usually /v1"
+        key = f"the key in {self.api.connection.key_variable}"
+        if not self.api.connection.has_key:
+            key = f"whether the server wants a key: {self.api.connection.key_variable} is not set"
+        remedy = f"; check that the address ends in the API's path, usually /v1, and {key}" if listed is None else ""
         return TaskModelError(
             f"{self.server} answers neither /completions nor /chat/completions for model {self.api.model!r} "
             f"({words}){remedy}"

@@ -6,7 +6,6 @@ PREWRITE_VLLM_VENV=.venv-vllm python -m pytest -m server
 
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 
@@ -15,7 +14,9 @@ import pytest
 
 from prewrite.task_models.checks import check_task_model
 from prewrite.task_models.openai import OpenAITaskModel
-from servers.vllm_server import MODEL_NAME, VLLMServer, environment
+from servers import vllm_server
+from servers.real_server import free_port
+from servers.vllm_server import MODEL_NAME, environment
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 INSTRUCTION = "Is the sentiment of this film review positive or negative?"
@@ -36,11 +37,8 @@ def venv():
 def address(venv, tmp_path_factory):
     from prewrite.lm.embedded import resolve_model
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    with VLLMServer(venv, resolve_model("embedded"), port, log) as server:
+    with vllm_server.server(venv, resolve_model("embedded"), free_port(), log) as server:
         yield server.address
 
 
