@@ -104,8 +104,8 @@ def measure(given: argparse.Namespace, config: TrainConfig, held_out: list[str],
             counts[who][0 if difference["low"] > 0 else 2 if difference["high"] < 0 else 1] += 1
         means = " | ".join(f"{found['instructions'][who]['mean']:.3f}" for who in texts)
         gains = " | ".join(
-            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-            for gain in (found["differences"]["trained"], found["gains_over"]["warm-started"])
+            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" if gain else "same text"
+            for gain in (found["differences"]["trained"], found["gains_over"].get("warm-started"))
         )
         print(f"| {name} | {len(test)} | {means} | {gains} |", flush=True)
         rows.append({"task": name, "texts": texts, "result": found})

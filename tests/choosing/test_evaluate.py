@@ -76,6 +76,9 @@ def test_the_rewrite_is_compared_with_each_baseline_and_those_comparisons_are_co
     assert found.gains_over["same as initial"].p_value == pytest.approx(3 * 0.03515625)
     assert gain.p_value == pytest.approx(2 * 0.09228515625)
     assert found.differences["untrained"].p_value == pytest.approx(0.5)
+    names = {"initial": "A", "rewrite": "B", "greedy": "B"}
+    same = evaluate(ByTable(a=BEFORE, b=AFTER, c=AFTER), names, rows(100), primary="rewrite")
+    assert same.gains_over == {}  # a text gains nothing over itself
     told = found.to_json()
     assert told["primary"] == "rewrite" and told["gains_over"]["untrained"]["significant"] is False
 

@@ -86,6 +86,15 @@ def test_the_report_says_what_the_answers_rest_on(tmp_path):
         assert sentence in page and sentence.replace("&#39;", "'") in text
 
 
+def test_a_baseline_of_the_same_text_is_named_as_such(tmp_path):
+    path = make_run(tmp_path / "same", updates=3)
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    del result["test"]["gains_over"]["untrained greedy"]
+    (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert '<span class="quiet">same text</span>' in build_report(path).read_text(encoding="utf-8")
+    assert "| same text |" in (path / "report.md").read_text(encoding="utf-8")
+
+
 def test_without_baselines_there_is_no_column_for_them(tmp_path):
     path = make_run(tmp_path / "alone", updates=3, baselines=False)
     page = build_report(path).read_text(encoding="utf-8")

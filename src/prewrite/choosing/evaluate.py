@@ -63,7 +63,7 @@ def evaluate(
     others = [name for name in results if name != baseline]
     pairs = [(name, baseline) for name in others]
     if primary is not None and primary != baseline:
-        pairs += [(primary, name) for name in others if name != primary]
+        pairs += [(primary, name) for name in others if instructions[name] != instructions[primary]]
     found = {(a, b): paired_bootstrap(results[a].scores, results[b].scores, level=level, seed=seed) for a, b in pairs}
     beside = [(a, b) for a, b in pairs if (a, b) != (primary, baseline) and instructions[a] != instructions[b]]
     for pair, p_value in zip(beside, holm([found[pair].p_value for pair in beside]), strict=True):

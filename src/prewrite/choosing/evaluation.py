@@ -84,7 +84,8 @@ class Evaluation:
     differences: Mapping[str, PairedDifference]
     """Instruction minus baseline, by name, for every instruction but the baseline."""
     gains_over: Mapping[str, PairedDifference]
-    """Primary instruction minus each of the others but the baseline, by their names; empty without a primary one."""
+    """Primary instruction minus each of the others but the baseline, by their names; those of the same text left out.
+    Empty without a primary one."""
     calibrated: Mapping[str, PairedDifference]
     """As `differences`, after batch calibration under both instructions; where that can be told."""
     examples: tuple[RewriteExample, ...]

@@ -88,7 +88,8 @@ def _scores(scores: dict[str, Any]) -> list[str]:
             cells += ["", "", "", ""]
         if compared:
             over = row["gain_over"]
-            cells.append(f"{_gain(over)}, p {pvalue(over['p_value'])}" if over else "")
+            same = "same text" if row["style"] == "other" else ""
+            cells.append(f"{_gain(over)}, p {pvalue(over['p_value'])}" if over else same)
         rows.append(cells)
     head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
     head += [f"{cell(scores['main']['name'])} over it"] if compared else []
