@@ -108,8 +108,11 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Makes a `StorageError` that names `path` of what the operating system refuses in here."""
+def writing(path: Path, *, setting: str | None = None) -> Iterator[None]:
+    """Turns what the operating system refuses in here into a `StorageError` that names `path`.
+
+    `setting` is what the user can give another place by, where it is not `PREWRITE_CACHE_DIR`.
+    """
     try:
         yield
     except PrewriteError:
@@ -117,7 +120,8 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         if (reason := _refusal(error, path)) is None:
             raise
-        remedy = "set PREWRITE_CACHE_DIR to" if path.is_relative_to(cache_dir()) else "give"
+        setting = setting or ("PREWRITE_CACHE_DIR" if path.is_relative_to(cache_dir()) else None)
+        remedy = f"set {setting} to" if setting else "give"
         raise StorageError(
             f"{str(path)!r} cannot be written ({reason}); free space or allow writing there, or {remedy} another place"
         ) from error

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from prewrite.errors import TaskModelError
+from prewrite.errors import StorageError, TaskModelError
 from prewrite.task_models.cache import AnswerCache, CachedTaskModel, answer_key, default_cache_path
 from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.registry import wrap_task_model
@@ -126,6 +126,9 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(TaskModelError, match="PREWRITE_ANSWER_CACHE"):
         AnswerCache(tmp_path / "folder").get([b"k"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="or set PREWRITE_ANSWER_CACHE to another place"):
+        AnswerCache(tmp_path / "file" / "answers.sqlite").get([b"k"])
 
 
 def test_the_path_follows_the_environment(monkeypatch, tmp_path):

@@ -175,7 +175,7 @@ class AnswerCache:
             return self._connection
         self._model_ids.clear()
         self._pid = os.getpid()
-        with writing(self.path):
+        with writing(self.path, setting="PREWRITE_ANSWER_CACHE"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._inode = _inode(self.path)
         self._connection = self._connect()
