@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest --durations=10
 
 test-latest: $(LATEST)/.dev
-	$(LATEST)/bin/python -m pytest tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \
+	$(LATEST)/bin/python -m pytest tests/lm tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \
 		tests/train/test_reward_model.py tests/task_models/test_hf.py
 
 test-gateway: $(VENV)/.dev $(GATEWAY)/.ready
