@@ -142,6 +142,13 @@ def test_the_identity_follows_the_files(model, task_model):
     assert VLLMTaskModel(model, max_new_tokens=7).identity != task_model.identity
 
 
+def test_a_chat_template_that_writes_the_date_makes_another_identity_every_day(model, monkeypatch):
+    first, again = (VLLMTaskModel(model, chat=True).identity for _ in range(2))
+    assert first == again
+    monkeypatch.setattr(Tokenizer, "apply_chat_template", lambda *_, **__: "<Today is the 27th.>")
+    assert VLLMTaskModel(model, chat=True).identity != first
+
+
 def test_chat_without_a_template_is_refused(model, monkeypatch):
     monkeypatch.setattr(Tokenizer, "chat_template", None)
     with pytest.raises(ConfigError, match="no chat template"):

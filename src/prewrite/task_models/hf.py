@@ -82,9 +82,8 @@ class HFTaskModel(InProcessTaskModel):
         self.share_prefix = share_prefix
         shown = HUB_ID.split("/")[1] if model in EMBEDDED_NAMES else str(model)
         self.name = f"hf:{shown}"
-        dtype_name = str(self.dtype).removeprefix("torch.")
-        settings = f"{dtype_name}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
-        self.identity = f"{self.name}|{folder_digest(Path(folder))}|{settings}"
+        settings = (str(self.dtype).removeprefix("torch."), f"{max_new_tokens=}")
+        self.identity = f"{self.name}|{folder_digest(Path(folder))}|{self.settings_identity(*settings)}"
 
     # ---- the contract ---------------------------------------------------------------------------------------------
 

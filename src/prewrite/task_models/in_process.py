@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from prewrite.errors import CapabilityError, ConfigError
-from prewrite.lm.tokens import continuation_ids, has_chat_template, prompt_ids
+from prewrite.lm.tokens import chat_text, continuation_ids, has_chat_template, prompt_ids
 from prewrite.task_models.stream import no_answer
 
 
@@ -18,6 +19,14 @@ class InProcessTaskModel:
     chat: bool
     context: float
     """How many tokens the model reads at once, its answer included; infinity where it does not say."""
+
+    def settings_identity(self, *settings: object) -> str:
+        """The part of `identity` that follows the model: `settings`, and what a chat looks like.
+
+        Some chat templates write the day's date, so a chat is told by what it looks like today.
+        """
+        chat = hashlib.sha256(chat_text(self.tokenizer, "").encode()).hexdigest()[:8] if self.chat else "off"
+        return "|".join(map(str, (*settings, f"chat={chat}")))
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt as the model reads it."""

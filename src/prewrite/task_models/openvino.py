@@ -78,9 +78,8 @@ class OpenVINOTaskModel(InProcessTaskModel):
         self._scorer: Any = None
         self._writer: Any = None
         self.name = f"openvino:{GGUF_FILE.split('.')[0] if model in EMBEDDED_NAMES else source.stem}"
-        self.identity = (
-            f"{self.name}|{digest}|{precision}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
-        )
+        settings = self.settings_identity(precision, f"{max_new_tokens=}")
+        self.identity = f"{self.name}|{digest}|{settings}"
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""

@@ -78,10 +78,8 @@ class VLLMTaskModel(InProcessTaskModel):
         self.chat, self.max_new_tokens = chat, max_new_tokens
         self.context = self.llm.llm_engine.model_config.max_model_len
         self.name = f"vllm:{model}"
-        settings = (
-            f"{dtype}|max_model_len={max_model_len}|chat={chat and 'no thinking'}|max_new_tokens={max_new_tokens}"
-        )
-        self.identity = f"{self.name}|{folder_digest(Path(folder))}|vllm {vllm.__version__}|{settings}"
+        settings = (f"vllm {vllm.__version__}", dtype, f"{max_model_len=}", f"{max_new_tokens=}")
+        self.identity = f"{self.name}|{folder_digest(Path(folder))}|{self.settings_identity(*settings)}"
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """Greedy text."""

@@ -28,6 +28,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prewrite.errors import ConfigError
 from prewrite.lm.packing import Completions, Prompts
+from prewrite.lm.tokens import has_chat_template
 from prewrite.rewriter.meta_prompts import format_rewriter_query
 from prewrite.rewriter.policy import PolicyWithValueHead, in_eval_mode
 from prewrite.rewriter.rewriter import RewriterSettings, query_ids
@@ -246,7 +247,7 @@ def trl_prompt(query: str, tokenizer: PreTrainedTokenizerBase) -> str | list[dic
     Text goes through the tokenizer without special tokens in TRL 0.25 and with them in newer releases (those have
     `_tokenize_prompts`), so there the special tokens that belong to the query are written out.
     """
-    if getattr(tokenizer, "chat_template", None):
+    if has_chat_template(tokenizer):
         return [{"role": "user", "content": query}]
     if hasattr(GRPOTrainer, "_tokenize_prompts"):
         return format_rewriter_query(query, tokenizer)
