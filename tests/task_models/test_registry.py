@@ -1,6 +1,8 @@
 """Names of task models."""
 
+import subprocess
 import sys
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -59,14 +61,14 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("hf:m", {"max_new_tokens": "ten"}, "task model hf:m: max_new_tokens is 'ten'; it must be a whole number"),
-        ("hf:m", {"max_new_tokens": 2.5}, r"max_new_tokens is 2\.5; it must be a whole number"),
-        ("hf:m", {"chat": "maybe"}, "chat is 'maybe'; it must be true or false"),
+        ("hf:.", {"max_new_tokens": "ten"}, "task model hf:.: max_new_tokens is 'ten'; it must be a whole number"),
+        ("hf:.", {"max_new_tokens": 2.5}, r"max_new_tokens is 2\.5; it must be a whole number"),
+        ("hf:.", {"chat": "maybe"}, "chat is 'maybe'; it must be true or false"),
         ("openai:m", {"retry": 3}, "retry is 3; it must be a .* or none"),
         ("openai:m", {"chat": "maybe"}, "chat is 'maybe'; it must be true or false or none"),
         ("ollama:m", {"keep_alive": True}, "keep_alive is True; it must be text or a number"),
         ("openvino:m", {"threads": "all"}, "threads is 'all'; it must be a whole number or none"),
-        ("vllm:m", {"gpu_memory_utilization": "half"}, "gpu_memory_utilization is 'half'; it must be a number"),
+        ("vllm:.", {"gpu_memory_utilization": "half"}, "gpu_memory_utilization is 'half'; it must be a number"),
     ],
 )
 def test_an_option_of_another_type_is_refused_before_anything_is_loaded(name, options, told):
@@ -137,3 +139,18 @@ def test_doctor_compares_texts_where_labels_are_not_scored():
             return [f"one of {len(prompts)}" for _ in prompts]
 
     assert "'one of 1' and 'one of 5'" in check_task_model(Writer())[-1].detail
+
+
+@pytest.mark.parametrize("name", ["hf:./no/such/folder", "vllm:./no/such/folder"])
+def test_a_model_that_is_not_there_is_told_before_torch_is_imported(name):
+    code = f"""
+        import sys
+        from prewrite.errors import ModelNotFoundError
+        from prewrite.task_models.registry import open_task_model
+        try:
+            open_task_model({name!r})
+        except ModelNotFoundError as error:
+            print(error, "torch" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("model './no/such/folder': no such folder") and done.stdout.endswith("False\n")

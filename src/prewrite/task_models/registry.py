@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 from prewrite.errors import ConfigError
-from prewrite.lm.embedded import EMBEDDED_NAMES
+from prewrite.lm.embedded import EMBEDDED_NAMES, resolve_model
 from prewrite.task_models.addresses import (
     check_no_address,
     ollama_address,
@@ -36,6 +36,8 @@ BACKENDS = {
 """Backend name to module and class; imported only when opened. To add one, add a line."""
 SERVERS = ("ollama", "openai")
 """Backends that take an address."""
+FOLDERS = ("hf", "vllm")
+"""Backends whose model is a folder, a hub id, or `embedded`."""
 EXAMPLES = "hf:embedded, hf:PATH_OR_ID, ollama:gemma3:4b, openai:MODEL@http://127.0.0.1:8000/v1, openvino:FILE.gguf"
 
 
@@ -92,6 +94,8 @@ def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | N
     `MissingDependencyError` with the pip line.
     """
     spec = parse_task_model(spec) if isinstance(spec, str) else spec
+    if spec.backend in FOLDERS:
+        resolve_model(spec.model)  # a model that is not there is told before torch is imported
     module, class_name = BACKENDS[spec.backend]
     backend = getattr(importlib.import_module(module), class_name)
     known = [name for name in inspect.signature(backend).parameters if name not in ("model", "address")]
