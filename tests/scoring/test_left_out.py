@@ -9,10 +9,12 @@ import pytest
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.race import corrected_estimate, select
+from prewrite.choosing.search import search_prompt
 from prewrite.cli.main import main
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.cache import AnswerCache
 from prewrite.task_models.registry import wrap_task_model
@@ -130,6 +132,19 @@ def test_a_race_goes_on_without_the_row():
 def test_a_race_without_any_answer_is_an_error():
     with pytest.raises(NoAnswerError, match="nothing to choose on"):
         select([Candidate("Add.", "initial")], evaluator(("Add",), skip=99).score, rows(20))
+
+
+def test_a_search_of_whole_prompts_goes_on_without_the_row():
+    scorer = evaluator()
+    texts = [("Be careful and add.", "sample"), ("Add up.", "sample")]
+    found = search_prompt(scorer, TaskPrompt("Add."), rows(40), wordings=texts, parts=["instruction"], calls=400)
+    assert found.prompt.instruction == "Be careful and add." and found.dev_scores["prompt"] == 1.0
+    assert len(scorer.left_out.reasons) == 1 and found.rows < 40
+
+
+def test_a_search_without_any_answer_is_an_error():
+    with pytest.raises(NoAnswerError, match="nothing to choose on"):
+        search_prompt(evaluator(("Add",), skip=99), TaskPrompt("Add."), rows(20), parts=["exemplars"], calls=100)
 
 
 @pytest.mark.parametrize("mode", ["auto", "exact_match", "perplexity", "soft"])

@@ -17,7 +17,7 @@ import numpy as np
 
 from prewrite.choosing.exemplars import random_sets, set_sizes
 from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_rounds
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.answer_lines import answer_lines
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.offsets import Floats, Offsets, calibrated_logprob, choose_offsets, clearly_better, gold_indices
@@ -161,6 +161,7 @@ class _Judge:
         self.examples = examples
         self.labels = examples[0].choices or ()
         self.budget = calls
+        self.left_out = evaluator.left_out.reasons
         self.board: Board[Answer] = Board(self._ask(evaluator), len(examples), seed=seed)
         self._worth: dict[tuple[int, int], float] = {}
 
@@ -181,34 +182,46 @@ class _Judge:
 
     def worth(self, candidate: int) -> float:
         """The mean calibrated log-probability of the right label, or the mean score where labels are not scored."""
-        answers = self.board.results[candidate]
-        key = candidate, len(answers)
+        seen = self.seen(candidate)
+        key = candidate, len(seen)
         if key not in self._worth:
-            if self._scored(answers):
+            if self._scored(candidate):
                 self._worth[key] = float(calibrated_logprob(*self._table(candidate)).mean())
             else:
-                self._worth[key] = float(np.mean([answer.score for answer in answers]))
+                self._worth[key] = float(np.mean([answer.score for _, answer in seen]))
         return self._worth[key]
 
-    def _scored(self, answers: Sequence[Answer]) -> bool:
-        return bool(self.labels) and all(answer.label_logprobs is not None for answer in answers)
+    def seen(self, candidate: int, rows: int | None = None) -> list[tuple[RewriteExample, Answer]]:
+        """A candidate's answers to the first rows, less the rows that are left out for all candidates.
+
+        Raises `NoAnswerError` where none is left.
+        """
+        numbers = self.board.rows_of(candidate)[:rows].tolist()
+        pairs = zip((self.examples[number] for number in numbers), self.board.results[candidate], strict=False)
+        found = [(example, answer) for example, answer in pairs if example not in self.left_out]
+        if not found:
+            raise NoAnswerError("none of the first dev rows got an answer, so there is nothing to choose on")
+        return found
+
+    def _scored(self, candidate: int) -> bool:
+        return bool(self.labels) and all(answer.label_logprobs is not None for _, answer in self.seen(candidate))
 
     def _table(self, candidate: int, rows: int | None = None):  # type: ignore[no-untyped-def]
         """Label log-probabilities (row, label) and gold labels (row,) of what a candidate has seen."""
-        answers = self.board.results[candidate][:rows]
-        targets = [self.examples[row].targets for row in self.board.rows_of(candidate)[:rows].tolist()]
-        return np.array([answer.label_logprobs for answer in answers]), gold_indices(self.labels, targets)
+        seen = self.seen(candidate, rows)
+        targets = [example.targets for example, _ in seen]
+        return np.array([answer.label_logprobs for _, answer in seen]), gold_indices(self.labels, targets)
 
     def offsets(self, candidate: int, *, seed: int) -> Offsets | None:
         """The offsets that suit a candidate; None where labels are not scored."""
-        if not self._scored(self.board.results[candidate]):
+        if not self._scored(candidate):
             return None
         return choose_offsets(*self._table(candidate), seed=seed)
 
     def scores(self, candidate: int, rows: int, offsets: Offsets | None) -> Floats:
         """The scores on the first rows as the prompt would be shipped."""
         if offsets is None or offsets.method == "none":
-            return np.array([answer.score for answer in self.board.results[candidate][:rows]])
+            return np.array([answer.score for _, answer in self.seen(candidate, rows)])
         logprobs, gold = self._table(candidate, rows)
         return np.asarray((logprobs - offsets.values).argmax(axis=1) == gold, dtype=np.float64)
 
@@ -231,7 +244,7 @@ class _Judge:
             calibrated_initial=shipped[start],
             source=self.candidates[winner].source,
             calls=self.board.calls,
-            rows=rows,
+            rows=len(plain),
             dev_scores={"initial": float(plain.mean()), "prompt": float(scores[winner].mean())},
             offsets=chosen_offsets.method if chosen_offsets is not None else "none",
             events=tuple(self._events(winner)),
@@ -243,13 +256,13 @@ class _Judge:
                 "index": number,
                 "source": candidate.source,
                 "prompt": candidate.prompt.to_json(),
-                "rows": len(answers),
+                "rows": len(seen),
                 "worth": round(self.worth(number), 6),
-                "score": float(np.mean([answer.score for answer in answers])),
+                "score": float(np.mean([answer.score for _, answer in seen])),
                 "chosen": number == winner,
             }
             for number, candidate in enumerate(self.candidates)
-            if (answers := self.board.results.get(number))
+            if self.board.results.get(number) and (seen := self.seen(number))
         ]
 
 
