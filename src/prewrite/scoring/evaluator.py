@@ -19,7 +19,7 @@ from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.task_models.base import Capability, TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, Value, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Value, cannot, stream
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
 EMPTY_NATS = -10.0
@@ -89,11 +89,11 @@ class Evaluator:
         decoding: Decoding = self.decoding  # type: ignore[assignment]  # checked in __init__
         if decoding != "generate" and not example.choices:
             return "generate"
-        needs = {"likelihood": "label_logprobs", "constrained": "constrained", "generate": "generate"}[decoding]
+        needs: Capability = "label_logprobs" if decoding == "likelihood" else decoding
         if needs not in can:
             raise CapabilityError(
-                f"decoding {decoding!r} needs {needs}, which {self.task_model.name} cannot do "
-                f"(it can: {', '.join(sorted(can))}); choose another decoding or backend"
+                f"decoding {decoding!r} needs {needs}; {cannot(self.task_model, needs)}; choose another decoding or "
+                "backend"
             )
         return decoding
 
@@ -149,7 +149,9 @@ class Evaluator:
         where the backend cannot score a given text.
         """
         if "target_logprobs" not in self.task_model.capabilities:
-            raise CapabilityError(f"{self.task_model.name} cannot score a given text, which perplexity rewards need")
+            raise CapabilityError(
+                f"perplexity rewards score given texts; {cannot(self.task_model, 'target_logprobs')}"
+            )
         whole = [self.prompt_of(rewrite) for rewrite in rewrites]
         asked = {prompt: index for index, prompt in enumerate(dict.fromkeys(p for p in whole if not p.empty))}
         pairs = [(prompt, example) for prompt in asked for example in examples]

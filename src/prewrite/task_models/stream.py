@@ -156,8 +156,15 @@ def stream(task_model: TaskModel, batch: Batch) -> Replies:
 def require(task_model: TaskModel, method: Capability) -> None:
     """Raise `CapabilityError` if `task_model` lacks `method`."""
     if method not in task_model.capabilities:
-        can = ", ".join(sorted(task_model.capabilities)) or "nothing"
-        raise CapabilityError(f"{task_model.name} cannot do {method!r} (it can do: {can}); choose another decoding")
+        raise CapabilityError(f"{cannot(task_model, method)}; choose another decoding")
+
+
+def cannot(task_model: TaskModel, method: Capability) -> str:
+    """That `task_model` cannot do `method`, why where its backend says so, and what it can."""
+    *_, backend = unwrapping(task_model)
+    reason = backend.why_not(method) if hasattr(backend, "why_not") else ""
+    can = ", ".join(sorted(task_model.capabilities)) or "nothing"
+    return f"{task_model.name} cannot do {method!r} (it can do: {can})" + (f": {reason}" if reason else "")
 
 
 def no_answer(name: str, prompts: Sequence[str], row: int, reason: str) -> NoAnswerError:
