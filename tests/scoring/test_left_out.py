@@ -18,7 +18,8 @@ from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.cache import AnswerCache
 from prewrite.task_models.registry import wrap_task_model
-from prewrite.task_models.stream import NoAnswer, Reply, StreamedTaskModel
+from prewrite.task_models.scripted import ScriptedTaskModel
+from prewrite.task_models.stream import NoAnswer, Reply, StreamedTaskModel, no_answer
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.types import RewriteExample
 from servers.http_server import HTTPServer, as_json
@@ -88,6 +89,35 @@ def test_a_row_is_left_out_for_every_prompt_alike_from_then_on():
     assert scorer.left_out.to_json() == [
         {"input": "1 + 3", "at": "sums.jsonl, row 4", "reason": "the server's content filter stopped it"}
     ]
+
+
+def test_what_is_left_out_is_written_down_and_read_back():
+    scorer, after_resume = evaluator(), evaluator()
+    scorer.score(["Be careful and add."], rows(6))
+    after_resume.left_out.restore(json.loads(json.dumps(scorer.left_out.state())))
+    assert after_resume.left_out.reasons == scorer.left_out.reasons
+    assert np.isnan(after_resume.score(["Add."], rows(6))[0, 3])
+
+
+def test_a_model_in_this_process_that_cannot_take_a_prompt_is_asked_for_the_others():
+    class Short(ScriptedTaskModel):
+        def generate(self, prompts):
+            for row, prompt in enumerate(prompts):
+                if "1 + 3\n" in prompt:
+                    raise no_answer("short", prompts, row, "its 9,000 tokens are more than the 8,192 that it reads")
+            return super().generate(prompts)
+
+    scorer = Evaluator(Short(lambda prompt: "1"), decoding="generate", skip_refused_rows=1)
+    assert np.array_equal(scorer.score(["Add."], rows(5)), [[1, 0, 0, np.nan, 0]], equal_nan=True)
+    assert list(scorer.left_out.reasons.values()) == ["its 9,000 tokens are more than the 8,192 that it reads"]
+
+
+def test_a_model_in_this_process_that_thinks_aloud_is_read_without_its_thoughts():
+    said = {"a": "<think>1? No.</think>2", "b": "plain", "c": "<think>1? No, wait"}
+    model = wrap_task_model(ScriptedTaskModel(said.__getitem__))
+    assert model.generate(["a", "b"]) == ["2", "plain"]
+    with pytest.raises(NoAnswerError, match="prompt 2 of 2, 'c': ran out of tokens while thinking"):
+        model.generate(["a", "c"])
 
 
 def test_given_texts_too_are_scored_without_the_row():

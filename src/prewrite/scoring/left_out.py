@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,19 @@ class LeftOut:
                 "--skip-refused-rows N leaves up to N rows out, for every instruction alike"
             )
         self.reasons[example] = reason
+
+    def state(self) -> list[dict[str, Any]]:
+        """JSON types, for a checkpoint."""
+        return [{**asdict(row), "reason": why} for row, why in self.reasons.items()]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Leave out what `state` told, as well."""
+        for told in state:
+            row: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+            }
+            reason = row.pop("reason")
+            self.reasons[RewriteExample(**row)] = reason
 
     def to_json(self) -> list[dict[str, str]]:
         """For the report: which rows, and why."""

@@ -85,19 +85,27 @@ def save_record(trainer: SharedState, folder: Path, record: dict[str, Any]) -> N
         "best": dev.best if dev.best_state is not None else None,
         "best_step": dev.best_step,
         "since_best": dev.since_best,
+        "best_rewrites": dev.best_rewrites,
     }
-    shared = {"kl_coefficient": trainer.kl_controller.coefficient, "dev": best, "cost": trainer.cost.state()}
+    shared = {
+        "kl_coefficient": trainer.kl_controller.coefficient,
+        "dev": best,
+        "cost": trainer.cost.state(),
+        "left_out": dev.reward.evaluator.left_out.state(),
+    }
     RunFolder.write_json(folder / "trainer.json", record | shared)
 
 
 def load_record(trainer: SharedState, folder: Path) -> dict[str, Any]:
-    """Put the stopping state, the KL coefficient and the cost so far back; returns `trainer.json`."""
+    """Put back the stopping state, the KL coefficient, the cost and the rows left out; returns `trainer.json`."""
     record = RunFolder.read_json(folder / "trainer.json")
     dev = trainer.dev
     with reading(folder):
         trainer.kl_controller.coefficient = record["kl_coefficient"]
         trainer.cost.add(record["cost"])
+        dev.reward.evaluator.left_out.restore(record["left_out"])
         dev.best_step, dev.since_best = record["dev"]["best_step"], record["dev"]["since_best"]
+        dev.best_rewrites = record["dev"]["best_rewrites"]
         if record["dev"]["best"] is not None:
             dev.best = record["dev"]["best"]
             dev.best_state = load_file(folder / "best.safetensors")

@@ -46,9 +46,9 @@ class DevStopping:
         self.best = -np.inf
         self.best_step = 0
         self.best_state: dict[str, Any] | None = None
+        self.best_rewrites: dict[str, str] = {}  # by instruction
         self.since_best = 0
         self._scores: dict[tuple[str, str], list[float]] = {}
-        self._best_rewrites: dict[str, str] = {}  # by instruction; empty after a resume, until one is better
 
     def due(self, step: int, *, last: bool = False) -> bool:
         """Whether dev is scored after this update: every `every` updates, and after the last one."""
@@ -72,7 +72,7 @@ class DevStopping:
         is_best = criterion > (self.best if best is None else best)
         if is_best:
             self.best, self.best_step, self.since_best = criterion, step, 0
-            self._best_rewrites = {row["instruction"]: row["rewrite"] for row, _ in graded}
+            self.best_rewrites = {row["instruction"]: row["rewrite"] for row, _ in graded}
         else:
             self.since_best += 1
         return DevResult(float(np.mean(scores)), is_best, rows)
@@ -84,9 +84,9 @@ class DevStopping:
         graded = [self._grade(name, write(name)) for name in self.rows]
         if len(left_out) > before:  # while one rewrite was scored: the others must do without the row too
             graded = [self._grade(row["instruction"], row["rewrite"]) for row, _ in graded]
-        if not left_out or not self._best_rewrites:
+        if not left_out or not self.best_rewrites:
             return graded, None
-        old = [self._grade(name, rewrite) for name, rewrite in self._best_rewrites.items()]
+        old = [self._grade(name, rewrite) for name, rewrite in self.best_rewrites.items()]
         penalised = [score + self.reward.penalty_sum(row["guards"]) for row, scores in old for score in scores]
         return graded, float(np.mean(penalised))
 
