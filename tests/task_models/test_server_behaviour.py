@@ -14,7 +14,8 @@ from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.openai import OpenAITaskModel
 from prewrite.task_models.retry import RetryPolicy
-from prewrite.task_models.stream import Batch, fewest_tokens
+from prewrite.task_models.stream import Batch
+from prewrite.task_models.token_counts import fewest_tokens
 from servers.http_server import HTTPServer, as_json
 from servers.ollama_server import OllamaApp
 from servers.openai_server import EVERYTHING, OpenAIApp, answer_to
@@ -370,6 +371,12 @@ def test_ollama_refuses_what_it_would_cut_and_what_an_older_one_cuts_is_noticed(
     )
 
 
+def test_a_cut_prompt_without_spaces_is_noticed_too(opened):
+    app = OllamaApp(prompt_eval_count=2050)
+    ((_, reply),) = opened(app, OllamaTaskModel, "smollm2:135m").stream(Batch("generate", ("x" * 54_000,)))
+    assert reply.value.reason.startswith("the server cut the prompt: it read 2,050 tokens of 3,375 or more; num_ctx")
+
+
 def test_a_prompt_that_cannot_fit_is_not_sent_to_ollama(opened):
     app = OllamaApp()
     ((_, reply),) = opened(app, OllamaTaskModel, "smollm2:135m").stream(Batch("generate", (LONG,)))
@@ -384,7 +391,7 @@ def test_a_prompt_that_cannot_fit_is_not_sent_to_ollama(opened):
         ("a", 1),
         ("Is it good? Yes.", 6),  # four words, two signs
         ("don't", 3),
-        ("x" * 300, 3),  # tokens have at most 128 letters
+        ("x" * 40, 3),  # a token seldom has more than 16 letters
         ("====", 1),
         ("电影很好看", 2),  # five characters, four to a token at most
         ("  \n\n ", 0),

@@ -7,7 +7,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Wrapper, estimated_tokens, stream
+from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Wrapper, stream
+from prewrite.task_models.token_counts import estimated_tokens
 
 
 @dataclass

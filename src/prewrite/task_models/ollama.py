@@ -8,18 +8,18 @@ server can do that, and the model loaded before the first batch, so that loading
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, TaskModelError
+from prewrite.errors import CapabilityError, ConfigError, TaskModelError
 from prewrite.task_models.addresses import ollama_address
 from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_in, label_schema, label_tokens, scores_from_top, top_tokens
+from prewrite.task_models.ollama_api import OllamaApi, OllamaFacts
 from prewrite.task_models.pool import Job, RequestPool
 from prewrite.task_models.replies import CUT, text_of, tokens_of
-from prewrite.task_models.retry import AttemptFailed, NotFound, Refused, RetryPolicy
-from prewrite.task_models.server import Connection, named_field
+from prewrite.task_models.retry import AttemptFailed, Refused, RetryPolicy
+from prewrite.task_models.server import Connection
 from prewrite.task_models.stream import (
     Batch,
     NoAnswer,
@@ -27,31 +27,15 @@ from prewrite.task_models.stream import (
     Reply,
     StreamedTaskModel,
     Value,
-    cut_short,
-    fewest_tokens,
-    token_bound,
 )
+from prewrite.task_models.token_counts import cut_short, fewest_tokens, token_bound
 
 FORMAT_SINCE = (0, 5, 0)
 """First server version whose `format` takes a JSON schema."""
 LOGPROBS_SINCE = (0, 12, 11)
 """First server version that returns log-probabilities; older ones ignore the request for them."""
-_OPTIONAL = ("truncate", "keep_alive")
-"""Fields of a request that change no answer."""
 TOP = 20
 """Most alternatives per token that the server returns."""
-
-
-@dataclass(frozen=True, slots=True)
-class OllamaFacts:
-    """What the server says about itself and the model."""
-
-    version: str
-    digest: str
-    """Of the model's files, so that a re-pulled tag is another model; empty where the server lists none."""
-    thinks: bool
-    elsewhere: str
-    """The host that a cloud model really runs on; empty for a model on this server."""
 
 
 class OllamaTaskModel(StreamedTaskModel):
@@ -96,15 +80,15 @@ class OllamaTaskModel(StreamedTaskModel):
         self.name = f"ollama:{model}"
         self.chat, self.max_new_tokens, self.num_ctx = chat, max_new_tokens, num_ctx
         self.label_scores, self.keep_alive, self.load_timeout = label_scores, keep_alive, load_timeout
-        self._connection = Connection(self.address, key_variable="OLLAMA_API_KEY", backend="ollama")
+        connection = Connection(self.address, key_variable="OLLAMA_API_KEY", backend="ollama")
+        self._api = OllamaApi(connection, model)
         self._facts: OllamaFacts | None = None
         self._warm = False
-        self._dropped: set[str] = set()
         self._lock = threading.Lock()
         self._pool: RequestPool[Any] = RequestPool(
             f"the Ollama server at {self.address}",
             "Check that it runs (`ollama serve`) and that OLLAMA_HOST is right, then run again: answers are cached",
-            make_client=lambda: self._connection.open(max(timeout, load_timeout)),
+            make_client=lambda: connection.open(max(timeout, load_timeout)),
             close_client=lambda client: client.aclose(),
             concurrency=concurrency,
             timeout=timeout,
@@ -116,7 +100,7 @@ class OllamaTaskModel(StreamedTaskModel):
         """Asked once. Raises `TaskModelError` without a server, `ModelNotFoundError` with the line that pulls it."""
         with self._lock:
             if self._facts is None:
-                self._facts = self._pool.call(self._ask_facts)
+                self._facts = self._pool.call(self._api.facts)
             return self._facts
 
     @property
@@ -169,7 +153,10 @@ class OllamaTaskModel(StreamedTaskModel):
     def warm(self) -> None:
         """Load the model into the server's memory and wait for it."""
         if self.facts.version:  # a missing model is reported with its remedy before anything is loaded
-            self._pool.call(self._load, timeout=self.load_timeout)
+            self._pool.call(
+                lambda client: self._api.load(client, keep_alive=self.keep_alive, num_ctx=self.num_ctx),
+                timeout=self.load_timeout,
+            )
         self._warm = True
 
     def stream(self, batch: Batch) -> Replies:
@@ -188,7 +175,7 @@ class OllamaTaskModel(StreamedTaskModel):
                 return Reply(NoAnswer(f"it has {least:,} tokens or more, and {self._too_long}"), 0, 0)
             message = {"messages": [{"role": "user", "content": prompt}]}
             asked = request | (message if self.chat else {"prompt": prompt, "raw": True})
-            return self._reply(batch, prompt, await self._post(client, path, asked), limit)
+            return self._reply(batch, prompt, await self._api.post(client, path, asked), limit)
 
         def sending(job: Job) -> None:
             batch.sending(job[0], token_bound(batch.prompts[job[0]]), limit)
@@ -274,28 +261,10 @@ class OllamaTaskModel(StreamedTaskModel):
             )
         raise AttemptFailed(f"the answer {text[:80]!r} is not one of the labels it was limited to", billed=True)
 
-    async def _post(self, client: Any, path: str, body: Mapping[str, Any]) -> Any:
-        """POST without the fields that this server refuses by name and that change no answer."""
-        url = f"{self.address}/api/{path}"
-        while True:
-            sent = {name: value for name, value in body.items() if name not in self._dropped}
-            try:
-                return await self._connection.fetch(client, url, sent)
-            except Refused as error:
-                name = named_field(error, [name for name in _OPTIONAL if name in sent])
-                if name is None:
-                    raise
-                self._dropped.add(name)
-
-    async def _load(self, client: Any) -> None:
-        loading = {"model": self.model, "stream": False, "keep_alive": self.keep_alive}
-        body = loading | {"options": {"num_ctx": self.num_ctx}}
-        await self._post(client, "generate", body)
-
     def _check_digest(self) -> None:
         """Raise `TaskModelError` if the model's name stands for other files than at the start."""
         try:
-            now = self._pool.call(self._listed).get(self.model, "") if self.facts.digest else ""
+            now = self._pool.call(self._api.listed).get(self.model, "") if self.facts.digest else ""
         except TaskModelError:
             return  # the requests that follow will show why
         if now != self.facts.digest:
@@ -303,46 +272,6 @@ class OllamaTaskModel(StreamedTaskModel):
                 f"{self.name} is another model now: digest {self.facts.digest[:12]} became {now[:12] or 'none'}. "
                 "Answers so far are cached as the old one's. Run again to ask the new one from the start"
             )
-
-    async def _listed(self, client: Any) -> dict[str, str]:
-        """Digest by name of the models on the server; a name that ends in :latest is there without it too."""
-        told = await self._connection.fetch(client, f"{self.address}/api/tags")
-        entries = told.get("models") if isinstance(told, dict) else None
-        if not isinstance(entries, list):
-            raise self._not_ollama("GET /api/tags lists no models")
-        models = [entry for entry in entries if isinstance(entry, dict)]
-        named = {str(entry.get("model") or entry.get("name")): str(entry.get("digest") or "") for entry in models}
-        return named | {name.removesuffix(":latest"): digest for name, digest in named.items()}
-
-    async def _ask_facts(self, client: Any) -> OllamaFacts:
-        try:
-            told = await self._connection.fetch(client, f"{self.address}/api/version")
-        except NotFound as error:
-            raise self._not_ollama(f"GET /api/version gave {error}") from None
-        except AttemptFailed as error:
-            if error.status is not None or "JSON" not in str(error):
-                raise
-            raise self._not_ollama(f"GET /api/version: {error}") from None
-        if not isinstance(told, dict) or not isinstance(told.get("version"), str):
-            raise self._not_ollama("GET /api/version tells no version")
-        listed = await self._listed(client)
-        try:
-            shown = await self._connection.fetch(client, f"{self.address}/api/show", {"model": self.model})
-        except NotFound:
-            have = ", ".join(sorted(name for name in listed if f"{name}:latest" not in listed)) or "none"
-            raise ModelNotFoundError(
-                f"model {self.model!r} is not on the Ollama server at {self.address} (it has: {have}); "
-                f"run `ollama pull {self.model}`"
-            ) from None
-        can: Sequence[Any] = shown.get("capabilities") or []
-        elsewhere = str(shown.get("remote_host") or "")
-        return OllamaFacts(told["version"], listed.get(self.model, ""), "thinking" in can, elsewhere)
-
-    def _not_ollama(self, what: str) -> TaskModelError:
-        return TaskModelError(
-            f"{self.address} does not speak Ollama's API ({what}); give the address of an Ollama server, or use "
-            "openai:MODEL@ADDRESS/v1"
-        )
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -19,8 +19,9 @@ from prewrite.task_models.addresses import OPENAI_ADDRESS, is_private, openai_ad
 from prewrite.task_models.base import Capability
 from prewrite.task_models.known_servers import keep, recall
 from prewrite.task_models.openai_api import Body, OpenAIApi, Stamp, identity_of, model_is_known
+from prewrite.task_models.openai_facts import ServerFacts
 from prewrite.task_models.openai_requests import Requests
-from prewrite.task_models.openai_server import COUNTING, ServerFacts, probe
+from prewrite.task_models.openai_server import COUNTING, probe
 from prewrite.task_models.pool import Job, RequestPool
 from prewrite.task_models.retry import Refused, RetryPolicy
 from prewrite.task_models.server import Connection

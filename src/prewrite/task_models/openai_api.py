@@ -1,4 +1,4 @@
-"""The endpoints of an OpenAI-compatible server, and what it tells of the model behind them."""
+"""The endpoints of an OpenAI-compatible server, how it is asked and read, and what it tells of its model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prewrite.errors import TaskModelError
+from prewrite.task_models.labels import label_schema, top_tokens
+from prewrite.task_models.replies import text_of
 from prewrite.task_models.retry import AttemptFailed
 from prewrite.task_models.server import Connection
+from prewrite.task_models.stream import NoAnswer
 
 Body = Mapping[str, Any]
 Told = Mapping[str, Any]
@@ -140,6 +143,39 @@ def identity_of(told: Told, stamp: Stamp) -> str:
     """What the server tells of its model, short enough for a cache key's list."""
     parts = [told.get("version"), stamp.model, stamp.fingerprint]
     return "|".join([*(str(part) for part in parts if part), _digest(json.dumps(told, sort_keys=True))])
+
+
+def said(answer: Body, limit: int) -> str | NoAnswer:
+    """The text of a chat answer, or why there is none. Raises `AttemptFailed` for one that broke off."""
+    choice = answer["choices"][0]
+    message = choice["message"]
+    thoughts = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
+    return text_of(
+        message.get("content"),
+        limit=limit,
+        finish=choice.get("finish_reason"),
+        refusal=message.get("refusal"),
+        thoughts=thoughts or message.get("reasoning_details"),
+    )
+
+
+def top_of(answer: Body) -> list[tuple[str, float]]:
+    """(token, log-probability) of the alternatives of a chat answer's first token."""
+    told = answer["choices"][0].get("logprobs") or {}
+    first = (told.get("content") or [{}])[0] or {}
+    return top_tokens(first.get("top_logprobs") or [])
+
+
+def response_format(labels: Sequence[str], kind: str) -> dict[str, Any]:
+    """OpenAI's structured output, or llama.cpp's older one, limited to one of `labels`."""
+    if kind == "json_object":
+        return {"type": "json_object", "schema": label_schema(labels)}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": label_schema(labels)}}
+
+
+def scoring_fields(token_ids: Sequence[int]) -> dict[str, Any]:
+    """vLLM's request for the log-probabilities of given next tokens, named by id since texts may coincide."""
+    return {"logprobs": 0, "logprob_token_ids": list(token_ids), "return_tokens_as_token_ids": True}
 
 
 def _choices(answer: Body) -> list[dict[str, Any]]:

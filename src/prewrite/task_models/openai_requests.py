@@ -9,12 +9,13 @@ from typing import Any
 from prewrite.errors import TaskModelError
 from prewrite.lm.tokens import continuation
 from prewrite.task_models.labels import label_in, label_tokens, scores_from_top
-from prewrite.task_models.openai_api import Body, OpenAIApi
-from prewrite.task_models.openai_server import ServerFacts, response_format, said, scoring_fields, top_of
+from prewrite.task_models.openai_api import Body, OpenAIApi, response_format, said, scoring_fields, top_of
+from prewrite.task_models.openai_facts import ServerFacts
 from prewrite.task_models.pool import Job
 from prewrite.task_models.replies import CUT, text_of, tokens_of
 from prewrite.task_models.retry import AttemptFailed, Refused
-from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, cut_short, is_answer, token_bound
+from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, is_answer
+from prewrite.task_models.token_counts import cut_short, token_bound
 
 _KNOWN = "answered by the known model"
 Ask = Callable[[Any, Batch, Job], Awaitable[list[Reply]]]

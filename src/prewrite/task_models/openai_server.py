@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prewrite.errors import ModelNotFoundError, TaskModelError
-from prewrite.task_models.labels import label_in, label_schema, top_tokens
-from prewrite.task_models.openai_api import Body, OpenAIApi, Stamp, Told
-from prewrite.task_models.replies import text_of
+from prewrite.task_models.labels import label_in
+from prewrite.task_models.openai_api import Body, OpenAIApi, Stamp, response_format, said, scoring_fields, top_of
+from prewrite.task_models.openai_facts import ServerFacts
 from prewrite.task_models.retry import AttemptFailed, NoAccess, NotFound, Refused
 from prewrite.task_models.server import named_field
 from prewrite.task_models.stream import NoAnswer
@@ -31,73 +30,9 @@ SCHEMA_TOKENS = (64, 1024, 4096)
 TOP = (20, 5)
 """Alternatives per token that servers allow at most, where they do not name their limit."""
 SHIFTED = "it returns log-probabilities shifted by one token"
-NO_STAMP = Stamp()
 Ask = Callable[[Any], Coroutine[Any, Any, Any]]
 Call = Callable[[Ask], Any]
 """Runs one request against a client and waits for it; `RequestPool.call`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What the probes found. `why_not` holds the reason for each feature that is missing."""
-
-    completions: bool = False
-    """POST /completions: bare prompts."""
-    chat: bool = False
-    """POST /chat/completions."""
-    thinks: bool = False
-    """In chat, the model was seen to think before it answers."""
-    lists: bool = False
-    """Several bare prompts in one request."""
-    choice: bool = False
-    """vLLM's `structured_outputs.choice`."""
-    schema: str = ""
-    """In chat, the kind of `response_format` whose schema is kept: `json_schema`, or llama.cpp's `json_object`."""
-    echo: bool = False
-    """Log-probabilities of a given text, and right ones."""
-    echo_extra: int = 0
-    """Tokens that follow the echoed ones."""
-    tokenize: bool = False
-    """POST /tokenize beside the API, of vLLM."""
-    token_ids: bool = False
-    """vLLM's `logprob_token_ids`: exact scores of single-token labels in one request."""
-    top_logprobs: int = 0
-    """Alternatives per token in chat, at most."""
-    limit: str = "max_tokens"
-    """In chat, the name of the output limit."""
-    dropped: tuple[str, ...] = ()
-    """Settings that the server refuses by name, and is not sent."""
-    told: Told = field(default_factory=dict)
-    """What the server tells of its model; `OpenAIApi.about_model`."""
-    chat_stamp: Stamp = NO_STAMP
-    completions_stamp: Stamp = NO_STAMP
-    """What replies say of the model."""
-    why_not: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the model takes `temperature: 0`; some hosted models refuse it."""
-        return "temperature" not in self.dropped
-
-    @property
-    def stamp(self) -> Stamp:
-        """What replies say of the model, whichever endpoint they come from."""
-        return Stamp(*(mine or theirs for mine, theirs in zip(self.chat_stamp, self.completions_stamp, strict=True)))
-
-    def settings(self, tokens: int, *, chat: bool) -> dict[str, Any]:
-        """Output limit and greedy decoding, in this server's words."""
-        fields = {self.limit if chat else "max_tokens": tokens, "temperature": 0, "seed": 0}
-        return {name: value for name, value in fields.items() if name not in self.dropped}
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON types; `ServerFacts.from_dict` reads them back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ServerFacts:
-        """The facts that `as_dict` gave. Raises `TypeError` for those of another version."""
-        stamps = {name: Stamp(*values[name]) for name in ("chat_stamp", "completions_stamp")}
-        return cls(**{**values, **stamps, "dropped": tuple(values["dropped"])})
 
 
 def probe(call: Call, api: OpenAIApi, server: str) -> ServerFacts:
@@ -326,39 +261,6 @@ def seems_to_think(answer: Body, text: str | NoAnswer) -> bool:
     if isinstance(details, Mapping) and details.get("reasoning_tokens"):
         return True
     return isinstance(text, NoAnswer) and "thinking" in text.reason
-
-
-def said(answer: Body, limit: int) -> str | NoAnswer:
-    """The text of a chat answer, or why there is none. Raises `AttemptFailed` for one that broke off."""
-    choice = answer["choices"][0]
-    message = choice["message"]
-    thoughts = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
-    return text_of(
-        message.get("content"),
-        limit=limit,
-        finish=choice.get("finish_reason"),
-        refusal=message.get("refusal"),
-        thoughts=thoughts or message.get("reasoning_details"),
-    )
-
-
-def top_of(answer: Body) -> list[tuple[str, float]]:
-    """(token, log-probability) of the alternatives of a chat answer's first token."""
-    told = answer["choices"][0].get("logprobs") or {}
-    first = (told.get("content") or [{}])[0] or {}
-    return top_tokens(first.get("top_logprobs") or [])
-
-
-def response_format(labels: Sequence[str], kind: str) -> dict[str, Any]:
-    """OpenAI's structured output, or llama.cpp's older one, limited to one of `labels`."""
-    if kind == "json_object":
-        return {"type": "json_object", "schema": label_schema(labels)}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": label_schema(labels)}}
-
-
-def scoring_fields(token_ids: Sequence[int]) -> dict[str, Any]:
-    """vLLM's request for the log-probabilities of given next tokens, named by id since texts may coincide."""
-    return {"logprobs": 0, "logprob_token_ids": list(token_ids), "return_tokens_as_token_ids": True}
 
 
 def _close(one: Any, other: Any) -> bool:

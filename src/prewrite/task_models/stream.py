@@ -7,7 +7,6 @@ before it is sent. A backend without `stream` is asked in slices of its plain me
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -21,13 +20,10 @@ from prewrite.errors import CapabilityError, NoAnswerError, TaskModelError
 from prewrite.task_models.base import Capability, TaskModel
 from prewrite.task_models.labels import is_number
 from prewrite.task_models.thoughts import spoken
-from prewrite.text import UNSPACED
+from prewrite.task_models.token_counts import token_bound
 
 Value = str | tuple[float, ...] | float
 """Text for `generate` and `constrained`, one number per label for `label_logprobs`, one for `target_logprobs`."""
-
-_CHECKED_FROM, _SPARE = 100, 0.8
-"""Prompts of fewer words are never cut; and a tokenizer may join some words."""
 
 SLICE = 256
 """Prompts that a backend without `stream` is asked at once: large enough to batch well, small enough to lose."""
@@ -108,34 +104,6 @@ class TokenCounter(Protocol):
     def text_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text that follows a prompt."""
         ...
-
-
-def token_bound(*texts: str) -> int:
-    """The most tokens that `texts` can be: one per UTF-8 byte, and 64 for a chat template around them."""
-    return sum(len(text.encode()) for text in texts) + 64
-
-
-# Tokenizers of language models do not join two of these into one token.
-_PIECES = re.compile(rf"[^\W{UNSPACED}]{{1,128}}|[{UNSPACED}]{{1,4}}|[^\w\s]{{1,128}}")
-
-
-def fewest_tokens(text: str) -> int:
-    """A number of tokens that `text` has at least: one for each word, run of signs, and four characters of a script
-    without spaces."""
-    return len(_PIECES.findall(text))
-
-
-def cut_short(prompts: Sequence[str], tokens_read: int | None) -> str | None:
-    """How a server cut these prompts without saying so, by the tokens that it says it read; None if it did not."""
-    least = sum(map(fewest_tokens, prompts))
-    if tokens_read is None or least < _CHECKED_FROM or tokens_read >= _SPARE * least:
-        return None
-    return f"the server cut the prompt: it read {tokens_read:,} tokens of {least:,} or more"
-
-
-def estimated_tokens(*texts: str) -> int:
-    """About as many tokens as `texts` are, where nobody has counted: one for four characters."""
-    return sum(-(-len(text) // 4) for text in texts)
 
 
 def stream(task_model: TaskModel, batch: Batch) -> Replies:
