@@ -153,15 +153,16 @@ def test_every_instruction_of_a_step_has_a_group_scored_on_the_same_examples(tmp
     data = PRewriteDataset.from_examples(
         [RewriteExample(name, f"question {n}", "yes", task="qa") for name in NAMES for n in range(6)]
     )
-    reward = TaskReward(toy_evaluator(), guards=())
     asked = []
 
-    def recording(rewrites, instruction, examples, *, step):
-        asked.append((instruction, list(rewrites), [example.input for example in examples]))
-        return reward(rewrites, instruction, examples, step=step)
+    class Recording(TaskReward):
+        def __call__(self, rewrites, instruction, examples, *, step=0):
+            asked.append((instruction, list(rewrites), [example.input for example in examples]))
+            return super().__call__(rewrites, instruction, examples, step=step)
 
+    reward = Recording(toy_evaluator(), guards=())
     trainer = toy_group_trainer(
-        "grpo", tmp_path, train_dataset=data, reward=recording, max_steps=2, instructions_per_step=2,
+        "grpo", tmp_path, train_dataset=data, reward=reward, max_steps=2, instructions_per_step=2,
         per_device_train_batch_size=8, gradient_accumulation_steps=2, resample_ties=False,
     )  # fmt: skip
     trainer.train()

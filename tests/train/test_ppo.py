@@ -139,14 +139,13 @@ def test_training_ends_when_dev_stops_improving(tmp_path):
 
 def test_rewrites_of_an_instruction_are_scored_on_the_same_examples_and_each_text_once(tmp_path):
     asked = []
-    evaluator = toy_evaluator()
-    reward = TaskReward(evaluator, guards=())
 
-    def recording(rewrites, instruction, examples, *, step):
-        asked.append((list(rewrites), [example.input for example in examples]))
-        return reward(rewrites, instruction, examples, step=step)
+    class Recording(TaskReward):
+        def __call__(self, rewrites, instruction, examples, *, step=0):
+            asked.append((list(rewrites), [example.input for example in examples]))
+            return super().__call__(rewrites, instruction, examples, step=step)
 
-    toy_trainer(str(tmp_path), max_steps=2, reward=recording).train()
+    toy_trainer(str(tmp_path), max_steps=2, reward=Recording(toy_evaluator(), guards=())).train()
     assert len(asked) == 2  # one call per update: there is one instruction
     for rewrites, inputs in asked:
         assert len(rewrites) == len(set(rewrites))
