@@ -73,7 +73,7 @@ def commands(address, rows, tmp_path):
     return {
         "doctor": ["doctor", address],
         "doctor --json": ["doctor", "--json", address],
-        "warm": ["warm", address],
+        "load": ["load", address],
         "eval": ["eval", *asked],
         "eval --json": ["eval", "--json", *asked],
         "ask": ["ask", "--prompt", str(prompt), "--task-model", address, "a film"],
@@ -131,7 +131,7 @@ def test_files_of_a_run_are_written_without_keys(tmp_path):
     assert (tmp_path / "items.jsonl").read_text() == '{"output": "[hidden]"}\n'
 
 
-@pytest.mark.parametrize("command", ["eval", "ask", "warm"])
+@pytest.mark.parametrize("command", ["eval", "ask", "load"])
 def test_the_first_line_says_where_data_go(command, rows, tmp_path, capsys):
     with HTTPServer(OpenAIApp(can=frozenset({"chat"}))) as server:
         address = f"openai:toy@{server.url}/v1"

@@ -37,7 +37,7 @@ def test_10_000_prompts_through_faults_of_every_kind_are_all_answered_once(cache
         backend = OpenAITaskModel(
             "toy", address=f"{proxy.url}/v1", concurrency=16, prompts_per_request=8, timeout=10, retry=PATIENT
         )
-        backend.warm()
+        backend.load()
         proxy.share = 0.1
         before = len(app.asked)
         counted = wrap_task_model(backend, cache=cache)
@@ -61,7 +61,7 @@ def test_ollama_answers_through_the_same_faults(cache):
     prompts = [f"prompt {number}" for number in range(1_000)]
     with FaultProxy(app, share=0, slow_seconds=0.05) as proxy:
         backend = OllamaTaskModel("smollm2:135m", address=proxy.url, concurrency=16, timeout=10, retry=PATIENT)
-        backend.warm()
+        backend.load()
         proxy.share = 0.1
         counted = wrap_task_model(backend, cache=cache)
         answers = counted.generate(prompts)
@@ -74,7 +74,7 @@ def test_ollama_answers_through_the_same_faults(cache):
 def test_a_slow_drip_longer_than_the_timeout_is_cut_off_and_asked_again():
     with FaultProxy(OpenAIApp(), share=0, slow_seconds=30, faults=("slow_drip",)) as proxy:
         backend = OpenAITaskModel("toy", address=f"{proxy.url}/v1", timeout=0.5, retry=PATIENT, concurrency=8)
-        backend.warm()
+        backend.load()
         proxy.share = 0.5
         prompts = [f"p{number}" for number in range(16)]
         assert backend.generate(prompts) == [answer_to(prompt) for prompt in prompts]

@@ -108,7 +108,7 @@ def test_hosted_models_that_refuse_max_tokens_and_temperature_are_asked_their_wa
 def test_several_bare_prompts_share_a_request(opened):
     app = OpenAIApp()
     task_model = opened(app, prompts_per_request=8)
-    task_model.warm()
+    task_model.load()
     before = len(app.asked)
     task_model.generate([f"p{number}" for number in range(20)])
     assert len(app.asked) - before == 20 and app.asked[before : before + 8] == [f"p{number}" for number in range(8)]

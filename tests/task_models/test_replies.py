@@ -41,7 +41,7 @@ def openai_server(tmp_path_factory):
         patch.delenv("OPENAI_API_KEY", raising=False)
         patch.setenv("PREWRITE_ANSWER_CACHE", str(tmp_path_factory.mktemp("answers") / "answers.sqlite"))
         model = OpenAITaskModel("toy", address=f"{server.url}/v1", retry=AT_MOST_TWICE)
-        model.warm()
+        model.load()
         yield app, model
         model.close()
 
@@ -55,7 +55,7 @@ def ollama_servers():
         for thinks, server in ((False, plain), (True, thinking)):
             options = {"address": server.url, "retry": AT_MOST_TWICE, "label_scores": True}
             found[thinks] = apps[thinks], OllamaTaskModel("smollm2:135m", **options)
-            found[thinks][1].warm()
+            found[thinks][1].load()
         yield found
         for _, model in found.values():
             model.close()

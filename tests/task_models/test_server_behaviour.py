@@ -78,7 +78,7 @@ def loading_for(requests):
 def test_a_server_that_loads_its_model_is_waited_for_longer_than_one_that_fails(opened, caplog):
     app = Server(loading_for(12), can=CHAT)
     with caplog.at_level(logging.WARNING):
-        opened(app, retry=RetryPolicy(attempts=2, first_delay=0.001)).warm()
+        opened(app, retry=RetryPolicy(attempts=2, first_delay=0.001)).load()
     assert "is loading its model: 0 s so far, waiting up to 120 s" in caplog.text
 
 
@@ -86,13 +86,13 @@ def test_a_server_that_loads_for_ever_stops_the_run_at_the_stated_limit(opened):
     app = Server(loading_for(10**6), can=CHAT)
     policy = RetryPolicy(attempts=2, first_delay=0.001, loading_seconds=0.05)
     with pytest.raises(TaskModelError, match=r"is still loading its model after \d+ s .*wait until it is ready"):
-        opened(app, retry=policy).warm()
+        opened(app, retry=policy).load()
 
 
 def test_a_wait_of_an_hour_ends_the_run_at_once_as_a_date_or_a_number(opened):
     app = OpenAIApp(can=CHAT)
     task_model = opened(app)
-    task_model.warm()
+    task_model.load()
     for value in ("3600", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))):
 
         async def busy(request, value=value):
@@ -176,7 +176,7 @@ def test_what_changes_with_the_request_is_no_sign_of_another_model(opened):
 def test_a_hosted_api_that_alternates_its_fingerprint_is_told_of_and_not_kept(opened, tmp_path, monkeypatch, caplog):
     change = telling(reply={"system_fingerprint": "f1"})
     backend = opened(Server(change, can=CHAT))
-    backend.warm()
+    backend.load()
     monkeypatch.setattr("prewrite.task_models.openai.is_private", lambda address: False)
     cache = AnswerCache(tmp_path / "answers.sqlite")
     counted = CountingTaskModel(CachedTaskModel(backend, cache))

@@ -28,7 +28,7 @@ COMMANDS = {
     "compare": "several runs in one page",
     "watch": "the report of a running run, live, on this machine",
     "doctor": "check this machine and the task models that you name",
-    "warm": "load task models so that the first batch does not wait",
+    "load": "load task models so that the first batch does not wait",
     "cache": "size of the answer cache, or clear it",
     "warm-start": "make a warm-start adapter for a rewriter",
 }

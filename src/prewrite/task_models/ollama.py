@@ -83,7 +83,7 @@ class OllamaTaskModel(StreamedTaskModel):
         connection = Connection(self.address, key_variable="OLLAMA_API_KEY", backend="ollama")
         self._api = OllamaApi(connection, model)
         self._facts: OllamaFacts | None = None
-        self._warm = False
+        self._loaded = False
         self._lock = threading.Lock()
         self._pool: RequestPool[Any] = RequestPool(
             f"the Ollama server at {self.address}",
@@ -150,21 +150,21 @@ class OllamaTaskModel(StreamedTaskModel):
             found.append(f"the model runs on {facts.elsewhere}, and prompts go there")
         return found
 
-    def warm(self) -> None:
+    def load(self) -> None:
         """Load the model into the server's memory and wait for it."""
         if self.facts.version:  # a missing model is reported with its remedy before anything is loaded
             self._pool.call(
                 lambda client: self._api.load(client, keep_alive=self.keep_alive, num_ctx=self.num_ctx),
                 timeout=self.load_timeout,
             )
-        self._warm = True
+        self._loaded = True
 
     def stream(self, batch: Batch) -> Replies:
         """See `StreamedTaskModel.stream`; one request per prompt."""
         if not batch.prompts:
             return
-        if not self._warm:
-            self.warm()
+        if not self._loaded:
+            self.load()
         self._check_digest()
         request, limit = self._request(batch)
         path = "chat" if self.chat else "generate"

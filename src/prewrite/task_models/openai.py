@@ -212,7 +212,7 @@ class OpenAITaskModel(StreamedTaskModel):
         for job, replies in self._pool.run(jobs, request, sending=sending, failed=failed, refused=refused):
             yield from zip(job, replies, strict=True)
 
-    def warm(self) -> None:
+    def load(self) -> None:
         """Find out what the server can do, and wait while it loads its model."""
         self._facts = self.facts
 

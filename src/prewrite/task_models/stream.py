@@ -213,7 +213,7 @@ class StreamedTaskModel(ABC):
     def stream(self, batch: Batch) -> Replies:
         """Every row of `batch` once, in any order, as the answers arrive."""
 
-    def warm(self) -> None:  # noqa: B027  # nothing to do unless there is
+    def load(self) -> None:  # noqa: B027  # nothing to do unless there is
         """Do what the first batch would have to wait for."""
 
     def generate(self, prompts: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`prewrite warm`: load task models, so that the first batch does not wait for it."""
+"""`prewrite load`: load task models, so that the first batch does not wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prewrite.cli.screen import say_where_data_go
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Task models to load."""
-    parser.epilog = "Example: prewrite warm ollama:gemma3:4b"
+    parser.epilog = "Example: prewrite load ollama:gemma3:4b"
     parser.add_argument("task_models", nargs="+", metavar="TASK_MODEL", help="e.g. ollama:gemma3:4b")
 
 
@@ -25,7 +25,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         started = time.perf_counter()
         task_model = open_task_model(text)
         if isinstance(task_model, StreamedTaskModel):
-            task_model.warm()
+            task_model.load()
         else:
             task_model.generate(["Hello"])
         print(f"{text}: ready after {time.perf_counter() - started:.1f} s")
