@@ -10,7 +10,6 @@ import numpy as np
 
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.evaluate import evaluate
-from prewrite.choosing.exemplars import few_shot_instruction
 from prewrite.choosing.race import corrected_estimate, select
 from prewrite.run_folder import RunFolder
 from prewrite.types import Answer, RewriteExample
@@ -144,7 +143,7 @@ def make_run(
         if baselines:
             instructions["untrained greedy"] = DRAFTS[0]
             instructions["untrained best of 10"] = DRAFTS[3]
-            instructions["few-shot (4)"] = few_shot_instruction(INITIAL, dev, 4)
+            instructions["few-shot (4)"] = "\n\n".join([INITIAL, *(f"{row.input}\n{row.output}" for row in dev[:4])])
         found = evaluate(evaluator, instructions, examples(test_rows, "test"), primary="rewrite", seed=seed)
         run.append(run.items, found.items())
         result |= {"test": found.to_json(), "verdict": found.verdict("rewrite")}

@@ -12,9 +12,6 @@ NO_PUBLIC_WAY = {
     # The two methods of TRL's trainers that ours replaces: only under these names can a test compare the two.
     "_get_per_token_logps_and_entropies",
     "_generate_single_turn",
-    # The whitening of PPO's advantages by itself, and the weights of a trainer that several processes wrap.
-    "_whiten",
-    "_unwrapped",
 }
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.evaluation import calibrated_note
-from prewrite.choosing.exemplars import few_shot_instruction
 from prewrite.errors import ConfigError
 from prewrite.types import Answer, RewriteExample
 from run_fixture import INITIAL, LABELS, REWRITE, NoisyAnswers, examples
@@ -159,16 +158,3 @@ def test_a_missing_baseline_or_no_rows_is_refused():
         evaluate(ByTable(a=[1]), {"initial": "A"}, rows(1), primary="rewrite")
     with pytest.raises(ConfigError, match="no test rows"):
         evaluate(ByTable(a=[]), {"initial": "A"}, [])
-
-
-def test_exemplars_cover_every_label_and_depend_on_the_seed():
-    train = examples(40, "train")
-    text = few_shot_instruction(INITIAL, train, 4, seed=0)
-    assert text.startswith(INITIAL)
-    assert sorted(line for line in text.splitlines() if line in LABELS) == sorted(LABELS)
-    assert text == few_shot_instruction(INITIAL, train, 4, seed=0) != few_shot_instruction(INITIAL, train, 4, seed=1)
-
-
-def test_more_exemplars_than_rows_are_refused():
-    with pytest.raises(ConfigError, match="5 exemplars asked for, 4 training rows"):
-        few_shot_instruction(INITIAL, examples(4, "train"), 5)

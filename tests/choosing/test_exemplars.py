@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from prewrite.choosing.exemplars import random_sets, set_sizes
+from prewrite.choosing.exemplars import random_set, random_sets, set_sizes
 from prewrite.errors import ConfigError
 from prewrite.types import RewriteExample
 
@@ -57,6 +57,11 @@ def test_open_answers_are_drawn_without_labels():
 def test_too_few_rows_are_an_error():
     with pytest.raises(ConfigError, match="sets of up to 8 exemplars need as many training rows, and there are 5"):
         random_sets(labelled(5), [2, 8], 3, seed=0)
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(60, 4), (5, 4), (4, 4), (2, 2), (1, 1)])
+def test_one_set_takes_what_rows_there_are(rows, shown):
+    assert len(set(random_set(labelled(rows), 4, seed=0))) == shown
 
 
 @pytest.mark.parametrize(

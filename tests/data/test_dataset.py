@@ -19,6 +19,7 @@ from data_sets import small_and_public_data
 from prewrite.data import PRewriteDataset, load_splits
 from prewrite.errors import ConfigError, DataError
 from prewrite.types import RewriteExample
+from servers.hub_server import SilentHub
 
 ROWS = [
     {"instruction": "Classify.", "input": "fine film", "output": "positive", "task": "classification"},
@@ -392,8 +393,22 @@ def test_without_a_connection_the_hub_error_says_what_to_do(tmp_path):
     code = "from prewrite.data import PRewriteDataset; PRewriteDataset('hf:acme/nothing:plain@test')"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "DataError: hf:acme/nothing:plain@test: the hub data set could not be loaded" in result.stderr
+    assert (
+        "DataError: hf:acme/nothing:plain@test: the hub data set could not be loaded (the hub cannot be reached"
+        in result.stderr
+    )
     assert "without one, download it elsewhere, save it as JSONL or Parquet, and give that file" in result.stderr
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_for_a_data_set(tmp_path):
+    pytest.importorskip("datasets")
+    code = "from prewrite.data import PRewriteDataset; PRewriteDataset('hf:acme/nothing')"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    with SilentHub("acme/nothing", {}) as hub:
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
+        result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert "hf:acme/nothing: the hub data set could not be loaded (the hub cannot be reached: " in result.stderr
+        assert hub.asked == [("HEAD", "/")]
 
 
 def test_a_hub_id_of_the_wrong_form_is_an_error():

@@ -3,13 +3,27 @@
 import pytest
 
 from prewrite.errors import ModelNotFoundError
-from prewrite.lm.embedded import find_gguf, resolve_model
+from prewrite.lm.embedded import find_gguf, is_embedded, resolve_model
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./no", "~/no/such", "no/such/folder"])
 def test_a_path_that_does_not_exist_is_an_error_and_no_hub_is_asked(model):
     with pytest.raises(ModelNotFoundError, match=f"model '{model}': no such folder; give a model folder, a hub id"):
         resolve_model(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "embedded"),
+    [
+        ("embedded", True),
+        ("demo", True),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", True),
+        ("HuggingFaceTB/SmolLM2-360M-Instruct", False),
+        ("./embedded", False),
+    ],
+)
+def test_the_embedded_model_goes_by_three_names(model, embedded):
+    assert is_embedded(model) is embedded
 
 
 def test_a_file_is_no_model(tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from servers.hub_server import HubServer
+from servers.hub_server import HubServer, SilentHub
 
 pytest.importorskip("huggingface_hub")
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
@@ -66,11 +66,7 @@ def test_without_a_hub_within_reach_it_is_asked_once_and_the_remedy_told(look_up
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(look_up):
-    class Silent(HubServer):
-        async def respond(self, request, writer):
-            self.asked.append((request.method, request.path))  # and no word more
-
-    with Silent("someone/model", FILES) as hub:
+    with SilentHub("someone/model", FILES) as hub:
         assert "the hub cannot be reached (" in look_up(hub.url, "someone/model")
         assert hub.asked == [("HEAD", "/")]
 

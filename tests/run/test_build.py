@@ -5,8 +5,8 @@ import json
 import pytest
 
 from prewrite.data import load_splits
-from prewrite.errors import CapabilityError
-from prewrite.run.build import open_rows, open_training_reward
+from prewrite.errors import CapabilityError, ConfigError
+from prewrite.run.build import open_counted_task_model, open_rows, open_training_reward
 from prewrite.run.config import TaskConfig, TrainConfig
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.task_models.scripted import ScriptedTaskModel
@@ -33,3 +33,17 @@ def test_what_was_guessed_about_the_rows_of_a_command_is_said(tmp_path, caplog):
     assert {example.output for example in open_rows(config, "dev")} == {"0", "1"}
     assert caplog.messages[0] == f"{rows}: read as cells between semicolons"
     assert caplog.messages[1].startswith("'Judge.': the labels are numbers (0, 1), and the instruction does not say")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"dtype": "[half"}, r"task_model_options: dtype is '\[half', which is no YAML; put it in quotes"),
+        ({"dtype": "[half]"}, r"task model hf:\..*: dtype is \['half'\]; it must be text"),
+    ],
+)
+def test_an_option_of_a_task_model_that_cannot_be_read_is_named(tmp_path, monkeypatch, option, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ConfigError, match=told):
+        open_counted_task_model(TaskConfig(task_model="hf:./model", task_model_options=option))

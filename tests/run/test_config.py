@@ -39,6 +39,18 @@ def test_a_value_out_of_bounds_is_an_error_in_python_too(values, words):
         TrainConfig(**values)
 
 
+@pytest.mark.parametrize(
+    ("files", "missing"), [([], "adapter_config.json"), (["adapter_config.json"], "adapter_model.safetensors")]
+)
+def test_a_warm_start_that_is_no_adapter_is_refused_with_what_it_lacks(tmp_path, files, missing):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"is no adapter folder: it has no {missing}; give auto, none, or a folder"):
+        TrainConfig(warm_start=str(tmp_path))
+    with pytest.raises(ConfigError, match="warm_start 'atuo' is no adapter folder"):
+        TrainConfig(warm_start="atuo")
+
+
 def test_a_value_is_read_as_the_type_of_its_field():
     config = TrainConfig(dataset="demo", learning_rate="5e-6", max_steps=3.0, guards="none", target_kl="none")
     assert (config.dataset, config.learning_rate, config.guards, config.target_kl) == (["demo"], 5e-6, [], None)

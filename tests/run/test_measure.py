@@ -3,7 +3,7 @@
 import json
 
 from prewrite.cli.main import main
-from toy_cli import train_flags
+from toy_cli import ROWS, train_flags
 
 
 def test_the_control_has_as_many_candidates_rows_and_calls_as_the_trained_rewriter(toy, tmp_path):
@@ -14,3 +14,19 @@ def test_the_control_has_as_many_candidates_rows_and_calls_as_the_trained_rewrit
     trained, control = result["selection"], result["control"]
     assert control["candidates"] == trained["candidates"] > 8  # of training some are remembered
     assert control["calls"] == trained["calls"] == 5 * trained["candidates"]
+
+
+def test_the_baseline_of_exemplars_is_a_whole_prompt_of_the_training_rows_that_there_are(toy, tmp_path):
+    for name, rows in {"train": ROWS[:3], "dev": ROWS[10:16], "test": ROWS[20:24]}.items():
+        lines = [row | {"choices": ["step", "now"], "input": f"{name} {row['input']}"} for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(train_flags(toy, tmp_path / "run", "--baselines", data=tmp_path)) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test"]["instructions"]["3 random exemplars"]["instruction"] == "solve the task"
+    assert result["fidelity"]["3 random exemplars"] == 1.0
+    items = [json.loads(line) for line in (tmp_path / "run" / "items.jsonl").read_text().splitlines()]
+    prompts = [item["answers"]["3 random exemplars"]["prompt"] for item in items]
+    assert len(prompts) == 4
+    for prompt in prompts:
+        assert prompt.startswith("solve the task\n\nInput: train ") and prompt.count("Output: ") == 3
+        assert prompt.count("Input: test ") == 1 and prompt.endswith("Output:")

@@ -42,6 +42,7 @@ def test_every_kind_of_row_is_asked_about_not_only_the_first(toy, tmp_path, caps
         (["--data", "demo", "--task-model", "hf:./nowhere"], "model './nowhere': no such folder"),
         (["--data", "demo", "--meta-family", "nowhere.txt"], "nowhere.txt"),
         (["--data", "demo", "--phrasings", "nowhere.yaml"], "phrasings 'nowhere.yaml' cannot be read"),
+        (["--data", "demo", "--warm-start", "EMPTY"], "warm_start 'EMPTY' is no adapter folder"),
     ],
 )
 def test_what_is_missing_is_told_before_torch_is_imported(tmp_path, flags, told):
@@ -61,3 +62,4 @@ def test_a_trl_setting_that_a_setting_of_ours_decides_is_refused(toy, tmp_path, 
     config.write_text("trl_overrides: {learning_rate: 1}\n")
     assert main(train_flags(toy, tmp_path / "run", "--config", str(config))) == 2
     assert "trl_overrides holds learning_rate" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

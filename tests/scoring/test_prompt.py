@@ -45,6 +45,13 @@ def test_a_bare_instruction_is_a_prompt_without_the_rest():
     assert TaskPrompt("Is it spam?").render("Hi") == "Is it spam?\n\nInput: Hi\nOutput:"
 
 
+def test_a_template_goes_by_its_name_too():
+    prompt = TaskPrompt("Which topic?", template="agnews")
+    assert prompt.render("Rain") == "Which topic?\nArticle: Rain"
+    assert prompt == TaskPrompt("Which topic?", template="{instruction}\nArticle: {input}")
+    assert Evaluator(scorer(0.0), template="agnews").prompt("Which topic?", ROW) == "Which topic?\nArticle: Hi"
+
+
 def test_a_prompt_comes_back_from_its_file(tmp_path):
     WHOLE.save(tmp_path / "prompt.json")
     assert load_prompt(tmp_path / "prompt.json") == load_prompt(tmp_path) == WHOLE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from urllib.parse import urlsplit
 
@@ -39,6 +40,14 @@ class HubServer(HTTPServer):
         if request.method == "HEAD":
             return Response(200, b"", headers=told | {"X-Linked-Size": str(len(content))})
         return Response(200, content, headers=told)
+
+
+class SilentHub(HubServer):
+    """Takes requests and answers none."""
+
+    async def respond(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Note what was asked, and say nothing."""
+        self.asked.append((request.method, request.path))
 
 
 def _digest(content: bytes) -> str:

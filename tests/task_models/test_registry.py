@@ -1,5 +1,6 @@
 """Names of task models."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -7,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from prewrite.cli.main import main
 from prewrite.errors import CapabilityError, ConfigError
+from prewrite.task_models import registry
 from prewrite.task_models.checks import check_task_model
-from prewrite.task_models.registry import TaskModelSpec, open_task_model, parse_task_model
+from prewrite.task_models.registry import TaskModelSpec, destination, open_task_model, parse_task_model
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Batch, Wrapper, stream
 
@@ -46,6 +49,39 @@ def test_a_key_in_the_address_is_refused_and_not_repeated(address):
     with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
         parse_task_model(f"openai:m@{address}")
     assert "sk-secret" not in str(caught.value)
+
+
+MODULE = """
+class Mine:
+    capabilities = frozenset({"generate"})
+
+    def __init__(self, model, *, address="http://127.0.0.1:1", answer="yes"):
+        self.name, self.identity, self.answer = f"mine:{model}", f"{model} at {address}", answer
+
+    def generate(self, prompts):
+        return [self.answer for _ in prompts]
+"""
+
+
+def test_a_new_task_model_is_a_module_and_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_of_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.BACKENDS, "mine", ("mine_of_test", "Mine"))
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"instruction": "Is it?", "input": str(n), "output": "nope", "task": "qa"} for n in range(10)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ["eval", "--data", str(rows), "--task-model", "mine:m", "--no-cache", "--json"]
+    assert main([*flags, "--task-model-options", "answer=nope"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["instructions"]["initial"]["mean"] == 1.0
+    assert shown.err.startswith("Task model mine:m: rows and prompts stay in this process.")
+
+
+def test_a_new_server_says_where_data_go_as_the_others_do(monkeypatch):
+    monkeypatch.setitem(registry.BACKENDS, "mine", ("mine_of_test", "Mine"))
+    monkeypatch.setitem(registry.SERVERS, "mine", registry.openai_address)
+    spec = parse_task_model("mine:m@https://models.example/v1")
+    assert destination(spec).startswith("rows and prompts go to https://models.example/v1")
 
 
 def test_a_backend_in_this_process_takes_no_address():

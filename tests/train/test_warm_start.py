@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy import toy_model
 
+from prewrite.cli.main import main
 from prewrite.errors import ConfigError
 from prewrite.rewriter import starter
 from prewrite.rewriter.starter import load_base, starter_adapter
@@ -79,8 +80,13 @@ def test_auto_leaves_toys_and_large_models_alone_and_a_choice_is_a_choice(base, 
     assert adapter_for("none", "embedded") is None
     starter = starter_adapter("embedded")
     assert adapter_for("auto", "embedded") == adapter_for(str(starter), base) == starter
-    with pytest.raises(ConfigError, match="warm_start 'atuo' is no adapter folder"):
-        adapter_for("atuo", base)
+
+
+def test_no_pass_over_the_pairs_makes_no_adapter(tmp_path, capsys):
+    flags = ["warm-start", "--output-dir", str(tmp_path / "adapter"), "--epochs", "0"]
+    assert main(flags) == 2
+    assert "epochs is 0; it must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_a_model_whose_layers_have_other_names_is_adapted_on_all_linear_layers(tmp_path, monkeypatch, one_thread):

@@ -5,7 +5,6 @@ No dev or test row can get in: the only rows that this module sees are those of 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,30 +58,13 @@ def random_sets(
     return found
 
 
+def random_set(rows: Sequence[RewriteExample], size: int, *, seed: int) -> tuple[Exemplar, ...]:
+    """One set as `random_sets` draws it; of fewer rows than `size`, all but the longest."""
+    return random_sets(rows, [min(size, len(_short_enough(rows)))], 1, seed=seed)[0]
+
+
 def _short_enough(rows: Sequence[RewriteExample]) -> list[RewriteExample]:
     """The rows without the longest ones."""
     lengths = np.array([len(row.input) for row in rows])
     limit = np.quantile(lengths, 1 - LONGEST_SHARE) if len(rows) else 0
     return [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
-
-
-def few_shot_instruction(instruction: str, examples: Sequence[RewriteExample], shots: int, *, seed: int = 0) -> str:
-    """`instruction` followed by `shots` random training rows: the baseline that an optimised instruction must beat.
-
-    Labels take turns, so that few shots cover many labels. Raises `ConfigError` where `examples` has too few rows.
-    """
-    if not 0 < shots <= len(examples):
-        raise ConfigError(f"{shots} exemplars asked for, {len(examples)} training rows there; choose 1 to that many")
-    rng = random.Random(seed)
-    by_label: dict[str, list[RewriteExample]] = {}
-    for example in rng.sample(list(examples), len(examples)):
-        by_label.setdefault(example.targets[0] if example.choices else "", []).append(example)
-    queues = list(by_label.values())
-    chosen: list[RewriteExample] = []
-    while len(chosen) < shots:
-        for queue in queues:
-            if queue and len(chosen) < shots:
-                chosen.append(queue.pop())
-    rng.shuffle(chosen)
-    shown = "\n\n".join(f"{example.input}\n{example.targets[0]}" for example in chosen)
-    return f"{instruction}\n\n{shown}"

@@ -9,6 +9,7 @@ from prewrite.data.columns import class_names, with_class_names
 from prewrite.data.readers import BATCH_ROWS, Opened, Records
 from prewrite.data.rows import RowFormat
 from prewrite.errors import DataError, MissingDependencyError
+from prewrite.lm.hub import why_out_of_reach
 
 PREFIX = "hf:"
 _SPEC = re.compile(r"hf:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:@]+))?(?:@(?P<split>.+))?")
@@ -17,7 +18,8 @@ _SPEC = re.compile(r"hf:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:@]+))?(?
 def open_hub(source: str, row_format: RowFormat) -> Opened:
     """The records of a split, which is `train` unless named; class labels come as their names.
 
-    Raises `DataError` if the data set cannot be had, `MissingDependencyError` without the package `datasets`.
+    Raises `DataError` if the data set cannot be had, within about 5 s where there is no hub, and
+    `MissingDependencyError` without the package `datasets`.
     """
     match = _SPEC.fullmatch(source)
     if match is None:
@@ -28,10 +30,15 @@ def open_hub(source: str, row_format: RowFormat) -> Opened:
         raise MissingDependencyError(
             f"{source}: reading from the hub needs the package datasets: pip install 'prewrite[train]'"
         ) from None
+    trouble = why_out_of_reach()
+    if trouble is not None:  # `datasets` would try for half a minute; now it takes what it has fetched before
+        datasets.config.HF_HUB_OFFLINE = True
     try:
         rows = datasets.load_dataset(match["name"], match["config"], split=match["split"] or "train")
     except (OSError, ValueError) as error:  # offline, no such data set; no such config or split
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if trouble is not None and isinstance(error, OSError):
+            reason = f"the hub cannot be reached: {trouble}"
         raise DataError(
             f"{source}: the hub data set could not be loaded ({reason}); check the name, config and split, and the "
             "connection; without one, download it elsewhere, save it as JSONL or Parquet, and give that file"

@@ -114,8 +114,8 @@ def attention(
 ) -> torch.Tensor:
     """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
 
-    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long there and back, so it is left
-    to texts whose scores would need much room.
+    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long with its backward pass, so it
+    is left to texts whose scores would need much room.
     """
     count, heads, width, size = queries.shape
     if queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES:

@@ -34,13 +34,18 @@ def find_gguf() -> Path | None:
     return path if path.is_file() else None
 
 
+def is_embedded(model: str | Path) -> bool:
+    """Whether `model` is the embedded model: `demo`, `embedded`, or its id on the hub."""
+    return str(model) in (*EMBEDDED_NAMES, HUB_ID)
+
+
 def resolve_model(model: str | Path) -> str:
     """The folder of `model`, which is a folder, a hub id (fetched if need be), or `demo` or `embedded`.
 
     Raises `ModelNotFoundError` for a path that does not exist, and for a model that the hub does not give.
     """
     text = str(model)
-    if text in EMBEDDED_NAMES or text == HUB_ID:
+    if is_embedded(text):
         gguf = find_gguf()
         return str(_converted(gguf) if gguf else snapshot(HUB_ID))
     path = Path(text).expanduser()

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from prewrite.errors import ConfigError, ModelNotFoundError
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.embedded import HUB_ID, is_embedded, resolve_model
 from prewrite.lm.llama import MODEL_TYPES, has_bf16
 from prewrite.lm.trunk import is_known
 
@@ -115,6 +115,6 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
 
 def save_adapter(model: PeftModel, folder: Path, *, base_model: str) -> None:
     """Write the adapter of `model`; the folder names the base model as the user did, not where it was found."""
-    model.peft_config["default"].base_model_name_or_path = HUB_ID if base_model in EMBEDDED_NAMES else base_model
+    model.peft_config["default"].base_model_name_or_path = HUB_ID if is_embedded(base_model) else base_model
     model.save_pretrained(folder, save_embedding_layers=False)  # `auto` would ask the hub about the base model
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

@@ -20,7 +20,7 @@ from torch import nn
 
 from prewrite.lm.attention import Heads, Norms, angles, rms_norm
 from prewrite.lm.linear import Projection, projections
-from prewrite.lm.packing import Completions, Layout, Prompts
+from prewrite.lm.packing import Completions, PackedLayout, Prompts
 from prewrite.lm.trunk import runs_fast
 
 
@@ -43,7 +43,7 @@ def _is_plain(module: nn.Module) -> bool:
 class Block:
     """One transformer block on packed tokens, forward and back."""
 
-    def __init__(self, layer: nn.Module, config: Any, layout: Layout, cos: torch.Tensor, sin: torch.Tensor):
+    def __init__(self, layer: nn.Module, config: Any, layout: PackedLayout, cos: torch.Tensor, sin: torch.Tensor):
         attention, mlp = layer.self_attn, layer.mlp
         self.layout, self.cos, self.sin, self.dtype = layout, cos, sin, cos.dtype
         self.heads, self.norms = Heads.of(config), Norms.of(layer, config)
@@ -150,7 +150,7 @@ class _BlockFunction(torch.autograd.Function):
 def completion_states(model: nn.Module, prompts: Prompts, completions: Completions) -> torch.Tensor:
     """The state before each completion token, and after a row's last; (B, T, D), 0 further on."""
     trunk, config = model.model, model.config
-    layout = Layout(prompts, completions, Heads.of(config), model.dtype)
+    layout = PackedLayout(prompts, completions, Heads.of(config), model.dtype)
     with torch.no_grad():
         embedded = trunk.embed_tokens(layout.ids)
         cos, sin = (part[0] for part in angles(trunk.rotary_emb, embedded[None], layout.positions[None]))

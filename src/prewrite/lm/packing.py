@@ -39,7 +39,7 @@ def pad_prompts(
     return Prompts(ids, mask, torch.tensor(list(rows), device=device))
 
 
-class Layout:
+class PackedLayout:
     """Where tokens stand in a packed list of N: those of all prompts, then those of all completions."""
 
     def __init__(self, prompts: Prompts, completions: Completions, heads: Heads, dtype: torch.dtype):

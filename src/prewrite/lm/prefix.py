@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
-class Group(NamedTuple):
+class PrefixGroup(NamedTuple):
     """Rows that share their first `shared` tokens."""
 
     rows: list[int]
     shared: int
 
 
-def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list[Group]:
+def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list[PrefixGroup]:
     """Sort rows by their tokens and cut them into runs that share a beginning, whatever order they come in.
 
     So several rewrites on the same inputs share the instruction where the template begins with it, and the input
@@ -21,12 +21,12 @@ def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list
     its run shares shorter; it joins only if it saves more tokens than the rows before it lose by that. Rows that share
     nothing come last, together, with `shared` 0.
     """
-    groups: list[Group] = []
+    groups: list[PrefixGroup] = []
     alone: list[int] = []
 
     def close(rows: list[int], shared: int) -> None:
         if len(rows) > 1:
-            groups.append(Group(rows, shared))
+            groups.append(PrefixGroup(rows, shared))
         else:
             alone.extend(rows)
 
@@ -43,7 +43,7 @@ def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list
             close(rows, shared)
             rows, shared = [row], longest
     close(rows, shared)
-    return [*groups, Group(alone, 0)] if alone else groups
+    return [*groups, PrefixGroup(alone, 0)] if alone else groups
 
 
 def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

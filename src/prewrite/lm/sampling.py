@@ -144,7 +144,7 @@ def sample(
     return Sampled(*(part[:, :width] for part in parts))
 
 
-class Choice(NamedTuple):
+class Picked(NamedTuple):
     """A sampled token per row, its log-probability, and the entropy of the distribution in nats; (B,) each."""
 
     token: torch.Tensor
@@ -152,7 +152,7 @@ class Choice(NamedTuple):
     entropy: torch.Tensor
 
 
-def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> Choice:
+def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> Picked:
     """Sample from logits (B, V) by uniform numbers (B, 1) in [0, 1); `temperature` 0 takes the highest.
 
     Inverting the distribution function needs one random number a row; torch.multinomial draws one a token.
@@ -170,7 +170,7 @@ def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> Cho
         token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
         token = token.clamp(max=logits.shape[-1] - 1)
     logprob = (logits.gather(1, token[:, None]) - top - total.log()).squeeze(1)
-    return Choice(token, logprob, entropy)
+    return Picked(token, logprob, entropy)
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:

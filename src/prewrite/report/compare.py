@@ -26,7 +26,7 @@ def compare_runs(paths: Sequence[str | Path]) -> str:
     """One HTML page on at least two run folders. Raises `ConfigError` for fewer, `RunFolderError` for a broken one."""
     page = _compare(paths)
     charts = page["charts"]
-    hover = {"charts": {chart.id: chart.hover for chart in charts if chart.hover}, "samples": [], "live": ""}
+    hover = {"charts": {chart.id: chart.hover for chart in charts if chart.hover}, "panels": [], "live": ""}
     return render("compare.html", {**page, "hover": hover})
 
 

@@ -15,7 +15,7 @@ from prewrite.report.formats import duration
 from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
 from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
-from prewrite.report.page_training import curves, estimates, evolution, samples
+from prewrite.report.page_training import curves, estimates, evolution, panels
 from prewrite.report.read import RunData
 
 
@@ -43,7 +43,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "dev": _dev(result, test, main),
         "tasks": _tasks(result),
         "training": curves(run),
-        "samples": samples(run.buckets),
+        "panels": panels(run.buckets),
         "evolution": evolution(run, initial),
         "race": race(run, result, test, main),
         "labels": label_chart(test, main) if test else None,

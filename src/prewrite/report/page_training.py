@@ -62,7 +62,7 @@ def _bucketed(run: RunData, key: str) -> list[float | None]:
     return [sum(found) / len(found) if found else None for found in values]
 
 
-def samples(buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
+def panels(buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
     """What the panel under the curves shows at each point."""
     return [
         {

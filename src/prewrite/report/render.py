@@ -42,7 +42,7 @@ def render_html(page: dict[str, Any], *, live: str = "") -> str:
     charts = [*page["training"], *([page["race"]["chart"]] if page["race"] and page["race"]["chart"] else [])]
     hover = {
         "charts": {chart.id: chart.hover for chart in charts},
-        "samples": page["samples"],
+        "panels": page["panels"],
         "rewrite": page["rewrite"],
         "live": live,
     }

@@ -1,5 +1,5 @@
 // What pointing at a curve shows. The curves themselves are drawn in the page; without this script nothing is missing
-// but the values. `data` holds {charts: {id: {nearest, x, series}}, samples, live}.
+// but the values. `data` holds {charts: {id: {nearest, x, series}}, panels, live}.
 "use strict";
 (() => {
   const tip = document.getElementById("tip");
@@ -75,7 +75,7 @@
   function sample(svg, x) {
     const panel = document.getElementById("sample");
     if (!panel || !svg.closest("section").contains(panel)) return;
-    const at = x === Infinity ? data.samples.at(-1) : closest(data.samples, (s) => Math.abs(s.x - x));
+    const at = x === Infinity ? data.panels.at(-1) : closest(data.panels, (s) => Math.abs(s.x - x));
     if (!at) return;
     const head = element("p", "", "quiet");
     head.append(element("b", "update " + at.updates), `, ${at.rollouts} rollouts, ${at.distinct} distinct rewrites`);
@@ -115,7 +115,7 @@
       });
     }
     const curve = document.querySelector("#chart-reward");
-    if (curve && data.samples.length) sample(curve, Infinity);
+    if (curve && data.panels.length) sample(curve, Infinity);
     for (const button of document.querySelectorAll(".copy"))
       button.addEventListener("click", async () => {
         await navigator.clipboard.writeText(data[button.dataset.copy]);

@@ -48,7 +48,7 @@ New instruction:""",
 def build_meta_prompt(instruction: str, family: str = "generic", template: str | None = None) -> str:
     """The meta prompt with `instruction` in its slot.
 
-    `family` is a name of `META_PROMPTS` or the path of a text file; `template` is the text itself and goes before
+    `family` is a name of `META_PROMPTS` or the path of a text file; `template` is the text itself and wins over
     `family`. Both texts need the slot `{instruction}`. Raises `ConfigError` for an unknown family, an unreadable file
     or a missing slot.
     """

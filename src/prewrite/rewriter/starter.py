@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.embedded import is_embedded, resolve_model
 from prewrite.lm.loading import load_adapter, load_causal_lm, load_tokenizer, parameter_count, pick_device, pick_dtype
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SMALL = 1e9
 
 def starter_adapter(base_model: str) -> Path | None:
     """The warm-start adapter that ships for `base_model`, or None."""
-    if base_model in EMBEDDED_NAMES or base_model == HUB_ID:
+    if is_embedded(base_model):
         folder = Path(str(files("prewrite.rewriter").joinpath("starter_adapter")))
         return folder if (folder / "adapter_config.json").is_file() else None
     return None

@@ -163,7 +163,7 @@ def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
     from prewrite.task_models.cache import AnswerCache
     from prewrite.task_models.registry import open_task_model, wrap_task_model
 
-    options: dict[str, Any] = {key: yaml.safe_load(value) for key, value in config.task_model_options.items()}
+    options = {name: _option(name, text) for name, text in config.task_model_options.items()}
     limits = (config.max_task_calls, config.max_task_tokens, config.max_usd, config.max_minutes)
     budget = None
     if any(limit is not None for limit in limits):
@@ -171,6 +171,14 @@ def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
         budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=open_price(config))
     backend = open_task_model(config.task_model, options=options)
     return wrap_task_model(backend, cache=AnswerCache() if config.cache else None, budget=budget)
+
+
+def _option(name: str, text: str) -> Any:
+    """The value of an option of a task model, which is written as in YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"task_model_options: {name} is {text!r}, which is no YAML; put it in quotes") from None
 
 
 def open_evaluator(config: TaskConfig) -> Evaluator:
@@ -310,22 +318,42 @@ def open_trainer(
     """The trainer of the settings, ready to train."""
     from peft import LoraConfig
 
-    from prewrite.train import processes
     from prewrite.train.algorithms import ALGORITHMS
     from prewrite.train.mixture import joined
     from prewrite.train.warm_start import adapter_for
 
     lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
-    share = config.rewrites_per_step // processes.count()
-    micro = config.micro_batch_size or share
-    common: dict[str, Any] = dict(
-        meta_family=config.meta_family,
+    trainer: Trainer = ALGORITHMS[config.algorithm].trainer_class()(
+        config.base_model,
+        reward.evaluator,
         log_dir=run.path,
         train_dataset=mixture,
         dev_dataset=joined([part.dev for part in splits]),
         reward=reward,
         warm_start=adapter_for(config.warm_start, config.base_model, config.meta_family),
         lora=lora if config.lora else None,
+        progress=progress,
+        **trainer_settings(config),
+    )
+    return trainer
+
+
+OBJECTS = ("log_dir", "train_dataset", "dev_dataset", "reward", "warm_start", "lora", "progress")
+"""Arguments of a trainer that are no plain values; `open_trainer` makes them."""
+
+
+def trainer_settings(config: TrainConfig) -> dict[str, Any]:
+    """A trainer's arguments that are plain values, `trl_overrides` among them.
+
+    Raises `ConfigError` where `trl_overrides` holds what another setting decides.
+    """
+    from prewrite.train import processes
+    from prewrite.train.algorithms import ALGORITHMS
+
+    share = config.rewrites_per_step // processes.count()
+    micro = config.micro_batch_size or share
+    decided: dict[str, Any] = dict(
+        meta_family=config.meta_family,
         examples_per_rewrite=config.examples_per_rewrite,
         instructions_per_step=config.instructions_per_step,
         max_steps=config.max_steps,
@@ -333,7 +361,6 @@ def open_trainer(
         patience=config.patience,
         dev_examples=config.dev_examples,
         save_steps=config.save_steps,
-        progress=progress,
         target_kl=config.target_kl,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,
@@ -342,10 +369,7 @@ def open_trainer(
         seed=config.seed,
         report_to=config.report_to,
     )
-    algorithm = ALGORITHMS[config.algorithm]
-    arguments = common | algorithm.arguments(asdict(config))
-    if twice := sorted(arguments.keys() & config.trl_overrides.keys()):
+    decided |= ALGORITHMS[config.algorithm].arguments(asdict(config))
+    if twice := sorted({*decided, *OBJECTS} & config.trl_overrides.keys()):
         raise ConfigError(f"trl_overrides holds {twice[0]}, which a setting of its own decides; set that one instead")
-    arguments |= config.trl_overrides
-    trainer: Trainer = algorithm.trainer_class()(config.base_model, reward.evaluator, **arguments)
-    return trainer
+    return decided | config.trl_overrides

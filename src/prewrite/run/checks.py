@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prewrite.errors import ConfigError
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.embedded import is_embedded, resolve_model
 from prewrite.run.config import TrainConfig
 from prewrite.task_models.registry import parse_task_model
 
@@ -13,7 +13,7 @@ def check_models(config: TrainConfig) -> None:
     task_model = parse_task_model(config.task_model)
     models = [config.base_model, *([task_model.model] if task_model.backend == "hf" else [])]
     for model in models:
-        if model not in (*EMBEDDED_NAMES, HUB_ID):  # to resolve these may mean to convert weights
+        if not is_embedded(model):  # to resolve these may mean to convert weights
             resolve_model(model)
 
 

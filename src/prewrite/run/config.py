@@ -325,5 +325,10 @@ class TrainConfig(ChoiceConfig, RewriterConfig, TrainingConfig, OutputConfig):
                 f"reward_model {self.reward_model!r} is no reward model: it has no {REWARD_MODEL_FILE}; "
                 "make one with `prewrite train-reward`"
             )
-        if self.warm_start not in ("auto", "none") and not Path(self.warm_start).is_dir():
-            raise ConfigError(f"warm_start {self.warm_start!r} is neither auto, none, nor a folder with an adapter")
+        if self.warm_start not in ("auto", "none"):
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                if not (Path(self.warm_start) / name).is_file():
+                    raise ConfigError(
+                        f"warm_start {self.warm_start!r} is no adapter folder: it has no {name}; give auto, none, or "
+                        "a folder that `prewrite warm-start` made"
+                    )

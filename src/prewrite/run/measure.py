@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.choose import Choice, choose_rewrite
 from prewrite.choosing.evaluate import evaluate
-from prewrite.choosing.exemplars import few_shot_instruction
+from prewrite.choosing.exemplars import random_set
 from prewrite.choosing.race import Selection, corrected_estimate
 from prewrite.run.build import InstructionRows, choice_settings, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
 from prewrite.run_folder import RunFolder
+from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ BASELINES = (
     "best of samples before RL",
     "4 random exemplars",
 )
-"""What `--baselines` tests beside the initial instruction and the rewrite, as far as it is there."""
+"""What `--baselines` tests beside the initial instruction and the rewrite, as far as it is there. Where training rows
+are few, so are exemplars."""
+EXEMPLARS = 4
 
 
 def measure(
@@ -64,7 +68,7 @@ def choose_and_test(
     evaluator, instruction, dev_rows = reward.evaluator, rows.instruction, list(rows.dev)
     started = time.perf_counter()
     greedy = rewriter.greedy(instruction)
-    instructions = {"initial": instruction, "rewrite": greedy}
+    instructions: dict[str, str | TaskPrompt] = {"initial": instruction, "rewrite": greedy}
     choice = control = None
     if config.strategy == "S":
         remembered = best_rollouts(run, instruction, config.num_candidates)
@@ -72,8 +76,8 @@ def choose_and_test(
         run.append(run.rewrites, [*choice.refused, *choice.rows])
         instructions["rewrite"] = choice.rewrite
     if config.baselines:
-        texts, control = baselines(config, rows, reward, rewriter, choice)
-        instructions |= {"trained greedy": greedy, **texts}
+        others, control = baselines(config, rows, reward, rewriter, choice)
+        instructions |= {"trained greedy": greedy, **others}
     seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
@@ -89,16 +93,17 @@ def choose_and_test(
         assert choice is not None  # the settings allow no other strategy without test rows
         measured = estimate_from_dev(choice.selection, seed=config.seed)
     seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
+    texts = {name: evaluator.prompt_of(prompt).instruction for name, prompt in instructions.items()}
     return {
         "instruction": instruction,
-        "rewrite": instructions["rewrite"],
+        "rewrite": texts["rewrite"],
         "greedy": greedy,
         "strategy": config.strategy,
         **measured,
         "selection": choice.selection.to_json() if choice is not None else None,
         "control": control.selection.to_json() if control is not None else None,
-        "guards": {name: reward.penalties(text, instruction, dev_rows) for name, text in instructions.items()},
-        "fidelity": dict(zip(instructions, reward.fidelities(list(instructions.values()), instruction), strict=True)),
+        "guards": {name: reward.penalties(text, instruction, dev_rows) for name, text in texts.items()},
+        "fidelity": dict(zip(texts, reward.fidelities(list(texts.values()), instruction), strict=True)),
         "task_model": evaluator.task_model.name,
         "rewriter": config.base_model,
         "decoding": evaluator.decoding_of(dev_rows[0]),
@@ -120,20 +125,23 @@ def choose(config: TrainConfig, rows: InstructionRows, rewriter: Rewriter, rewar
 
 def baselines(
     config: TrainConfig, rows: InstructionRows, reward: TaskReward, trained: Rewriter, choice: Choice | None
-) -> tuple[dict[str, str], Choice]:
+) -> tuple[dict[str, str | TaskPrompt], Choice]:
     """What RL must beat, and how the control chose: the same search as `choice`, by the rewriter before RL.
 
     The control has as many candidates in the race as the trained rewriter had, on the same rows and by the same rules.
     """
-    texts = {}
+    found: dict[str, str | TaskPrompt] = {}
     for name, before in open_untrained_rewriters(config, trained.settings):  # the last one is where training began
-        texts[f"{name} greedy"] = before.greedy(rows.instruction)
+        found[f"{name} greedy"] = before.greedy(rows.instruction)
     as_many = None if choice is None else len(choice.selection.candidates)
     control = choose(config, rows, before, reward, num_competitors=as_many)
-    texts["best of samples before RL"] = control.rewrite
+    found["best of samples before RL"] = control.rewrite
     if rows.train is not None:
-        texts["4 random exemplars"] = few_shot_instruction(rows.instruction, list(rows.train), 4, seed=config.seed)
-    return {name: text for name, text in texts.items() if text}, control
+        shown = random_set(list(rows.train), EXEMPLARS, seed=config.seed)
+        found[f"{len(shown)} random exemplars"] = replace(
+            reward.evaluator.prompt_of(rows.instruction), exemplars=shown
+        )
+    return {name: prompt for name, prompt in found.items() if prompt}, control
 
 
 def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:

@@ -27,6 +27,7 @@ from prewrite.run.build import (
     open_trainer,
     open_training_reward,
     resolved,
+    trainer_settings,
 )
 from prewrite.run.checks import check_models, check_processes
 from prewrite.run.config import TrainConfig
@@ -82,6 +83,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
         RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
     check_processes(config, processes.count())
     check_models(config)
+    trainer_settings(config)  # trl_overrides may hold what another setting decides
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
     mixture = open_mixture(config, splits)

@@ -17,7 +17,7 @@ from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.left_out import LeftOut
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import TaskPrompt
-from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
+from prewrite.scoring.templates import TASK_TEMPLATE
 from prewrite.task_models.base import Capability, TaskModel
 from prewrite.task_models.stream import Batch, NoAnswer, Value, cannot, stream
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
@@ -26,10 +26,9 @@ EMPTY_NATS = -10.0
 """What an empty rewrite gets where log-probabilities are counted: a confident wrong label's margin, or a gold answer
 whose every token was a draw from 22,000. A finite number, so that one empty rewrite does not drown the others."""
 
-
-Prompts = Sequence[str | TaskPrompt]
-"""What is scored: whole prompts, or wordings of an instruction, which the evaluator's `around` makes whole."""
-Pair = tuple[TaskPrompt, RewriteExample]
+Rewrites = Sequence[str | TaskPrompt]
+"""What is scored: wordings of an instruction, which the evaluator's `around` makes whole, or whole prompts."""
+Asked = tuple[TaskPrompt, RewriteExample]
 """A prompt and a row that it is asked about."""
 
 
@@ -46,7 +45,7 @@ class Evaluator:
         template: the task prompt, with the slots `{instruction}` and `{input}`, or the name of one in
             `templates.TASK_TEMPLATES`.
         around: the other parts of the prompt that a bare instruction is scored in; by default `template` alone. Its
-            template goes before `template`.
+            template is used, not `template`.
         skip_refused_rows: how many rows that the task model gives no answer to may be left out, for every prompt
             alike; one more raises `NoAnswerError`.
 
@@ -70,7 +69,7 @@ class Evaluator:
         self.task_model = task_model
         self.metric = metric
         self.decoding = decoding
-        self.around = around or TaskPrompt("", template=get_task_template(template))
+        self.around = around or TaskPrompt("", template=template)
         self.left_out = LeftOut(skip_refused_rows)
 
     def prompt_of(self, prompt: str | TaskPrompt) -> TaskPrompt:
@@ -105,19 +104,19 @@ class Evaluator:
         """The text that the task model is sent."""
         return self.prompt_of(rewrite).render(example.input)
 
-    def score(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
+    def score(self, rewrites: Rewrites, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
         """Scores in [0, 1]; (prompt, example). The column of a row that is left out is NaN."""
         answers = self.answers(rewrites, examples)
         return np.array([[answer.score for answer in row] for row in answers]).reshape(len(rewrites), len(examples))
 
-    def answers(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> list[list[Answer]]:
+    def answers(self, rewrites: Rewrites, examples: Sequence[RewriteExample]) -> list[list[Answer]]:
         """The graded answers; [prompt][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked.
 
         A row to which one of the prompts gets no answer is left out: it has none under the others either.
         """
         prompts = [self.prompt_of(rewrite) for rewrite in rewrites]
-        asked: dict[Pair, Answer] = {}
-        jobs: dict[tuple[Decoding, tuple[str, ...]], list[Pair]] = {}
+        asked: dict[Asked, Answer] = {}
+        jobs: dict[tuple[Decoding, tuple[str, ...]], list[Asked]] = {}
         for prompt in dict.fromkeys(prompts):
             for example in dict.fromkeys(examples):
                 if example in self.left_out.reasons:
@@ -140,7 +139,7 @@ class Evaluator:
         none = {example: Answer("", "", "", np.nan, no_answer=reasons[example]) for example in reasons}
         return [[none.get(example) or asked[prompt, example] for example in examples] for prompt in prompts]
 
-    def target_logprobs(self, rewrites: Prompts, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
+    def target_logprobs(self, rewrites: Rewrites, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
         """Mean log-probability per token of the first gold answer, at most 0; (rewrite, example).
 
         Its negative is the log-perplexity of the paper's appendix D. An empty rewrite is the rewriter's fault: nothing
@@ -163,7 +162,7 @@ class Evaluator:
         rows = [found[asked[prompt]] if prompt in asked else empty for prompt in whole]
         return np.array(rows).reshape(len(rewrites), len(examples))
 
-    def _ask(self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[Pair]) -> dict[Pair, Answer]:
+    def _ask(self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[Asked]) -> dict[Asked, Answer]:
         """The graded answer of each pair that got one."""
         method: Capability = "label_logprobs" if decoding == "likelihood" else decoding
         own, answers = is_own(self.metric), {}
@@ -182,14 +181,14 @@ class Evaluator:
     def _replies(
         self,
         method: Capability,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Asked],
         *,
         labels: tuple[str, ...] = (),
         targets: tuple[str, ...] = (),
-    ) -> dict[Pair, Value]:
+    ) -> dict[Asked, Value]:
         """What the task model says to each pair; the row of one without an answer is left out."""
         prompts = tuple(prompt.render(example.input) for prompt, example in pairs)
-        found: dict[Pair, Value] = {}
+        found: dict[Asked, Value] = {}
         with closing(stream(self.task_model, Batch(method, prompts, labels=labels, targets=targets))) as replies:
             for row, reply in replies:
                 if isinstance(reply.value, NoAnswer):
@@ -199,7 +198,7 @@ class Evaluator:
         return found
 
     def _graded(
-        self, pair: Pair, output: str, prediction: str, label_logprobs: tuple[float, ...] | None = None
+        self, pair: Asked, output: str, prediction: str, label_logprobs: tuple[float, ...] | None = None
     ) -> Answer:
         prompt, example = pair
         score = get_metric(self.metric_of(example))(prediction, example.targets)

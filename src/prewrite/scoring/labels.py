@@ -72,7 +72,7 @@ def read_label(text: str, choices: Sequence[str]) -> str:
 
 
 def bare_label(text: str) -> str:
-    """Case, spaces, underscores and Unicode form evened out; without quotes, brackets, bold and stops around it.
+    """Lower case, with one form of spaces and of Unicode; without quotes, brackets, bold and stops around it.
 
     >>> bare_label(' **"Sci/  Tech".** '), bare_label("C++"), bare_label("?")
     ('sci/ tech', 'c++', '?')

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from prewrite.errors import ConfigError
 from prewrite.files import to_json, write_atomic
-from prewrite.scoring.templates import TASK_TEMPLATE, check_task_template
+from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.text import fill
 from prewrite.types import DECODINGS
 
@@ -48,14 +48,14 @@ class TaskPrompt:
     layout: Layout = "instruction_first"
     """Whether the exemplars come after the instruction or before it; models differ, and tasks do."""
     template: str = TASK_TEMPLATE
-    """How instruction and input are put together, with the slots `{instruction}` and `{input}`."""
+    """How instruction and input are put together: a text with the slots `{instruction}` and `{input}`, or its name."""
     label_offsets: tuple[tuple[str, float], ...] | None = None
     """(label, nats): taken off each label's log-probability before the highest is chosen; where labels are scored."""
     decoding: str = "auto"
     """How the answer is read: `likelihood`, `constrained`, `generate`, or `auto`; see `Evaluator`."""
 
     def __post_init__(self) -> None:
-        check_task_template(self.template)
+        object.__setattr__(self, "template", get_task_template(self.template))
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
         if self.decoding not in ("auto", *DECODINGS):

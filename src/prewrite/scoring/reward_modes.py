@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Batch:
+class RewriteBatch:
     """The rewrites of one instruction in an update, and what the task model says to them, asked when first needed."""
 
     evaluator: Evaluator
@@ -85,17 +85,17 @@ class Grades(NamedTuple):
     """By the evaluator's metric, in [0, 1]; (rewrite, example), or (rewrite, 0) where no answers were asked for."""
 
 
-def metric_mean(batch: Batch) -> Grades:
+def metric_mean(batch: RewriteBatch) -> Grades:
     """The mean score by the evaluator's own metric."""
     return Grades(mean_of_answered(batch.scores), batch.scores)
 
 
-def other_metric_mean(metric: str, batch: Batch) -> Grades:
+def other_metric_mean(metric: str, batch: RewriteBatch) -> Grades:
     """The mean score by `metric`, whatever grades the choice and the test."""
     return Grades(mean_of_answered(batch.regraded(metric)), batch.scores)
 
 
-def soft(batch: Batch) -> Grades:
+def soft(batch: RewriteBatch) -> Grades:
     """The clipped margin of the right label where labels are scored, else the clipped gain of the gold answer.
 
     For open answers the gold answer is scored and none is written: one forward pass in place of one for each token.
@@ -108,18 +108,18 @@ def soft(batch: Batch) -> Grades:
     return Grades(np.where(written, (1 + gains) / 2, 0.0), np.empty((len(batch.rewrites), 0)))
 
 
-def perplexity(batch: Batch) -> Grades:
+def perplexity(batch: RewriteBatch) -> Grades:
     """Minus the log-perplexity of the gold answer."""
     logprobs = batch.evaluator.target_logprobs(batch.rewrites, batch.examples)
     return Grades(mean_of_answered(logprobs), batch.scores)
 
 
-def perplexity_and_f1(batch: Batch) -> Grades:
+def perplexity_and_f1(batch: RewriteBatch) -> Grades:
     """The sum of `perplexity` and token F1."""
     return Grades(perplexity(batch).task_parts + mean_of_answered(batch.regraded("token_f1")), batch.scores)
 
 
-def length(batch: Batch) -> Grades:
+def length(batch: RewriteBatch) -> Grades:
     """Minus the relative change in words."""
     return Grades(-np.array([length_difference(text, batch.instruction) for text in batch.rewrites]), batch.scores)
 
@@ -149,7 +149,7 @@ def _an_answer_of_labels(decoding: Decoding) -> tuple[Question, ...]:
 class Mode(NamedTuple):
     """A reward mode."""
 
-    grade: Callable[[Batch], Grades]
+    grade: Callable[[RewriteBatch], Grades]
     asks: Callable[[Decoding], tuple[Question, ...]] = _an_answer
     """What the task model is asked for each rewrite and example, by how answers are read."""
     compares: bool = False

@@ -18,7 +18,7 @@ from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
 from prewrite.scoring.left_out import answered_only
 from prewrite.scoring.metrics import METRICS, get_metric, metric_for
-from prewrite.scoring.reward_modes import MODES, Batch, Grades, check_capabilities
+from prewrite.scoring.reward_modes import MODES, Grades, RewriteBatch, check_capabilities
 from prewrite.types import Decoding, Reward, RewriteExample
 
 REWARD_MODES = (*MODES, "model")
@@ -105,7 +105,6 @@ class TaskReward:
         check_task_part(mode, reward_model=reward_model is not None, real_mode=real_mode, real_every=real_every)
         check_penalties(guards=guards, guard_weight=guard_weight, min_fidelity=min_fidelity)
         self.evaluator = evaluator
-        self.mode = mode
         self.guards = tuple(guards)
         self.guard_weight = guard_weight
         self.forbidden_texts = tuple(forbidden_texts)
@@ -123,7 +122,7 @@ class TaskReward:
         estimates = self.estimates(rewrites, instruction)
         real = self.asks_task_model(step)
         if real:
-            grades = MODES[self.real_mode].grade(Batch(self.evaluator, rewrites, instruction, examples))
+            grades = MODES[self.real_mode].grade(RewriteBatch(self.evaluator, rewrites, instruction, examples))
         else:
             grades = Grades(np.array(estimates, dtype=np.float64), np.empty((len(rewrites), 0)))
         fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too

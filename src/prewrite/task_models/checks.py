@@ -64,7 +64,10 @@ def check_task_model(task_model: TaskModel) -> list[Check]:
 
 
 def _beside_others(task_model: TaskModel) -> Check:
-    """Whether the answer to a prompt depends on what else is in the batch. Some engines' does: told, no fault."""
+    """Whether the answer to a prompt depends on what else is in the batch: reported, since in some engines it does.
+
+    That is no fault of theirs, so the check passes.
+    """
     name, prompts = "alone and in a batch", (*NEIGHBOURS[:2], PROMPT, *NEIGHBOURS[2:])
     try:
         if "label_logprobs" in task_model.capabilities:

