@@ -276,6 +276,21 @@ def test_runs_graded_in_different_ways_do_not_mix(tmp_path, capsys):
     assert "auto by scripted" in (message := capsys.readouterr().err) and "soft by scripted" in message
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--run", "a", "--epochs", "0"], "--epochs is 0; it must be above 0"),
+        (["--run", "a", "--pairs-per-update", "0"], "--pairs_per_update is 0; it must be above 0"),
+        (["--run", "a", "--seed", "-1"], "--seed is -1; it must be at least 0"),
+        (["--run", "a", "b"], "'a' is not a run folder"),
+        ([], "no runs: give the folder of a run that trained"),
+    ],
+)
+def test_settings_of_a_reward_model_that_cannot_work_are_named(capsys, flags, told):
+    assert main(["train-reward", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_folders_that_are_no_reward_model_exit_with_2(learned, tmp_path, capsys):
     flags = ["train", "--data", "demo", "--output_dir", str(tmp_path / "run"), "--reward_mode", "model"]
     assert main([*flags, "--reward_model", str(tmp_path)]) == 2

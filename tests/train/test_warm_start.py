@@ -82,11 +82,21 @@ def test_auto_leaves_toys_and_large_models_alone_and_a_choice_is_a_choice(base, 
     assert adapter_for("auto", "embedded") == adapter_for(str(starter), base) == starter
 
 
-def test_no_pass_over_the_pairs_makes_no_adapter(tmp_path, capsys):
-    flags = ["warm-start", "--output-dir", str(tmp_path / "adapter"), "--epochs", "0"]
-    assert main(flags) == 2
-    assert "epochs is 0; it must be at least 1" in capsys.readouterr().err
-    assert not (tmp_path / "adapter").exists()
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--output-dir", "adapter", "--epochs", "0"], "--epochs is 0; it must be above 0"),
+        (["--output-dir", "adapter", "--seed", "-1"], "--seed is -1; it must be at least 0"),
+        (["--output-dir", "adapter", "--meta-family", "nowhere.txt"], "nowhere.txt"),
+        (["--output-dir", "."], "output_dir '.' exists"),
+        ([], "no output_dir: give the folder that the adapter goes to"),
+    ],
+)
+def test_settings_of_an_adapter_that_cannot_work_are_named(tmp_path, capsys, monkeypatch, flags, told):
+    monkeypatch.chdir(tmp_path)
+    assert main(["warm-start", *flags]) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_whose_layers_have_other_names_is_adapted_on_all_linear_layers(tmp_path, monkeypatch, one_thread):

@@ -73,7 +73,7 @@ def _run(argv: Sequence[str]) -> int:
         if command == name:  # only the command that runs pays for its imports
             module = importlib.import_module(f"prewrite.cli.{command.replace('-', '_')}")
             module.add_arguments(child)
-            child.set_defaults(run=module.run)
+            child.set_defaults(execute=module.run)
             flags = list(child._option_string_actions)  # argparse tells them in no other way
     namespace, unknown = parser.parse_known_args(argv)
     if unknown and unknown[0].startswith("-"):
@@ -89,7 +89,7 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     _quiet_libraries()
-    return int(namespace.run(namespace, argv))
+    return int(namespace.execute(namespace, argv))
 
 
 def _meant(word: str, known: Iterable[str]) -> str:

@@ -41,19 +41,21 @@ def add_options(
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     rare: list[tuple[argparse.Action, str]] = []
+    shown = set()
     for option in options_of(config):
         if (only is not None and option.name not in only) or option.name in without or option.nested:
             continue
+        shown.add(option.name)
         action = _add_flags(groups[option.group], option, (defaults or {}).get(option.name, option.default))
         if only is None and not option.common:
             rare.append((action, str(action.help)))
             action.help = argparse.SUPPRESS
-    if only is None or "task_model" in only:
+    if "task_model" in shown:
         for spelling in _spelled(OLDER):
             groups["task model"].add_argument(
                 spelling, dest=OLDER, default=argparse.SUPPRESS, metavar="BACKEND", help=argparse.SUPPRESS
             )
-    if only is None:
+    if rare:
         parser.add_argument("--help-all", action=_HelpAll, rare=rare, help="show all settings, not only common ones")
 
 

@@ -26,7 +26,16 @@ STRATEGIES = ("I", "S")
 
 
 @dataclass
-class DataConfig:
+class Settings:
+    """Values that are read and checked by their fields."""
+
+    def __post_init__(self) -> None:
+        for each in options_of(type(self)):
+            setattr(self, each.name, each.read(getattr(self, each.name), where=each.name))
+
+
+@dataclass
+class DataConfig(Settings):
     """The rows."""
 
     group: ClassVar = "data"
@@ -96,8 +105,7 @@ class TaskConfig(DataConfig):
     )
 
     def __post_init__(self) -> None:
-        for each in options_of(type(self)):
-            setattr(self, each.name, each.read(getattr(self, each.name), where=each.name))
+        super().__post_init__()
         self.task_model = str(parse_task_model(self.task_model))
         self.task_template = get_task_template(self.task_template)
         if self.metric != "auto":
@@ -332,3 +340,44 @@ class TrainConfig(ChoiceConfig, RewriterConfig, TrainingConfig, OutputConfig):
                         f"warm_start {self.warm_start!r} is no adapter folder: it has no {name}; give auto, none, or "
                         "a folder that `prewrite warm-start` made"
                     )
+
+
+@dataclass
+class WarmStartConfig(Settings):
+    """A warm-start adapter that is made by command."""
+
+    group: ClassVar = "training"
+
+    base_model: str = option("embedded", "folder, hub id or embedded", common=True)
+    meta_family: str = option("generic", "the meta prompt that it will be used with", common=True)
+    epochs: int = option(3, "passes over the pairs", common=True, above=0)
+    seed: int = option(0, "seed of order and initial weights", common=True, at_least=0)
+    output_dir: str | None = option(None, "the adapter's folder; must not exist", common=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_dir is None:
+            raise ConfigError("no output_dir: give the folder that the adapter goes to")
+
+
+@dataclass
+class RewardModelConfig(Settings):
+    """A reward model that is learned from runs."""
+
+    group: ClassVar = "training"
+
+    runs: list[str] = option(
+        [], "run folders with rollouts; several to learn from all of them", common=True, alias="run"
+    )
+    base_model: str = option("embedded", "folder, hub id or embedded", common=True)
+    epochs: int = option(2, "passes over the pairs", common=True, above=0)
+    pairs_per_update: int = option(16, "most pairs of rewrites from one update and instruction", common=True, above=0)
+    learning_rate: float = option(2e-4, "learning rate", common=True, above=0)
+    seed: int = option(0, "seed of pairs, order and initial weights", common=True, at_least=0)
+    output_dir: str | None = option(None, "the reward model's folder; reward_model in the first run", common=True)
+    overwrite: bool = option(False, "replace the reward model in output_dir", common=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.runs:
+            raise ConfigError("no runs: give the folder of a run that trained")

@@ -23,7 +23,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prewrite.errors import ConfigError
 from prewrite.files import cache_dir, made_once, whole_folder
 from prewrite.lm.embedded import resolve_model
 from prewrite.lm.identity import folder_digest
@@ -74,8 +73,6 @@ def make_adapter(
     base_model: str, folder: Path, *, meta_family: str = "generic", epochs: int = 3, seed: int = 0
 ) -> dict[str, float]:
     """Warm-start `base_model` on the project's corpus and write the adapter; returns the losses of `warm_start`."""
-    if epochs < 1:
-        raise ConfigError(f"epochs is {epochs}; it must be at least 1")
     model, tokenizer = load_base(base_model)
     adapter, losses = warm_start(model, tokenizer, load_pairs(), meta_family=meta_family, epochs=epochs, seed=seed)
     save_half(adapter, folder, base_model=base_model)
