@@ -117,7 +117,7 @@ def writing(path: Path, *, setting: str | None = None) -> Iterator[None]:
         yield
     except PrewriteError:
         raise
-    except Exception as error:
+    except Exception as error:  # tokenizers and safetensors raise bare ones for a full disk; all others go on
         if (reason := _refusal(error, path)) is None:
             raise
         setting = setting or ("PREWRITE_CACHE_DIR" if path.is_relative_to(cache_dir()) else None)

@@ -15,7 +15,7 @@ ROWS = [
     for line in (ROOT / "src/prewrite/train/warm_start.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 BENCHMARKS = sorted((ROOT.parent / "shared/data").glob("*/*.jsonl"))
-DEMO = sorted((ROOT / "src/prewrite/data/demo").glob("*.jsonl"))
+DEMO_DATA = sorted((ROOT / "src/prewrite/data/demo").glob("*.jsonl"))
 COMMON_LABELS = {"positive", "negative"}
 
 
@@ -136,7 +136,7 @@ def test_rewrites_of_one_instruction_open_differently():
         pytest.param(
             BENCHMARKS, id="benchmarks", marks=pytest.mark.skipif(not BENCHMARKS, reason="no benchmark data")
         ),
-        pytest.param(DEMO, id="demo", marks=pytest.mark.skipif(not DEMO, reason="no demo data")),
+        pytest.param(DEMO_DATA, id="demo", marks=pytest.mark.skipif(not DEMO_DATA, reason="no demo data")),
     ],
 )
 def test_no_benchmark_instruction_or_label_set_occurs(files):

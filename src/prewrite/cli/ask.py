@@ -40,11 +40,9 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     from prewrite.scoring.prompt import load_prompt
 
     prompt = load_prompt(namespace.prompt)
+    labels = namespace.choices or [label for label, _ in prompt.label_offsets or ()]
     if namespace.no_offsets:
-        labels = namespace.choices or [label for label, _ in prompt.label_offsets or ()]
         prompt = replace(prompt, label_offsets=None)
-    else:
-        labels = namespace.choices or [label for label, _ in prompt.label_offsets or ()]
     if (namespace.input is None) == (namespace.file is None):
         raise ConfigError("give one INPUT, or --file ROWS")
     inputs = [_input(namespace.input)] if namespace.file is None else list(read_inputs(namespace.file))

@@ -15,7 +15,7 @@ from prewrite.data.readers import READERS, is_saved_dataset
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES
 from prewrite.errors import DataError
 
-DEMO = "demo"
+BUILT_IN = "demo"
 """The name of the built-in data set, and of its folder beside this file."""
 
 _FILE_STEMS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test": ("test",)}
@@ -49,8 +49,8 @@ def load_splits(
         DataError: as `PRewriteDataset`; a split is or becomes empty; a label is in test only; an instruction has a
             single label, or several templates.
     """
-    if source == DEMO:
-        source = Path(str(files("prewrite.data").joinpath(DEMO)))
+    if source == BUILT_IN:
+        source = Path(str(files("prewrite.data").joinpath(BUILT_IN)))
     train_file: str | Path = source
     if not str(source).startswith(PREFIX) and Path(source).is_dir() and not is_saved_dataset(Path(source)):
         found = _files_of(Path(source))
