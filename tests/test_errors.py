@@ -27,3 +27,17 @@ def test_files_lose_keys_that_are_set_and_keep_what_only_looks_like_one():
 def test_no_error_of_ours_holds_a_key(kind):
     error = kind("the server said: planted-key-7f3a is wrong")
     assert "planted" not in str(error) + repr(error) + repr(error.args)
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "text", "shown"),
+    [
+        ("AZURE_KEY_2", "second-key-9x9x", "second-key-9x9x", "[hidden]"),
+        ("API_TOKEN1", "first-token-1x", "at first-token-1x", "at [hidden]"),
+        ("SMTP_PASSWORD", "p&ss<w0rd>", "<p>p&amp;ss&lt;w0rd&gt;</p>", "<p>[hidden]</p>"),
+        ("MAX_TOKENS", "1000000", "1000000 rows", "1000000 rows"),
+    ],
+)
+def test_the_value_of_each_variable_that_is_named_as_a_key_is_hidden(monkeypatch, variable, key, text, shown):
+    monkeypatch.setenv(variable, key)
+    assert without_keys(text) == shown

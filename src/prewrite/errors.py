@@ -7,13 +7,14 @@ A message names the setting or place, the value got, the rule, and the remedy. T
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
 from functools import lru_cache
 from urllib.parse import quote
 
-_KEY_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
+_KEY_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_?\d+)?$", re.IGNORECASE)
 _LOOKS_LIKE_A_KEY = re.compile(
     r"""(?P<before>
             authorization["']?\s*[:=]\s*["']?(?:Bearer|Basic)?\s*
@@ -55,7 +56,10 @@ def _values(keys: tuple[str, ...]) -> re.Pattern[str] | None:
     forms: set[str] = set()
     for key in keys:
         raw = key.encode("utf-8", "surrogateescape")
-        forms |= {key, quote(raw), quote(raw, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1]}
+        percent = {quote(raw), quote(raw, safe="")}
+        forms |= percent | {re.sub("%..", lambda code: code.group().lower(), text) for text in percent}
+        forms |= {key, json.dumps(key)[1:-1], repr(key)[1:-1], key.replace("/", r"\/")}
+        forms |= {html.escape(key), html.escape(key, quote=False)}
         forms.add(base64.b64encode(raw).decode().rstrip("="))
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
 

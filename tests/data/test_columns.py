@@ -63,6 +63,21 @@ def test_names_of_classes_are_read_from_parquet_that_datasets_wrote(tmp_path):
     assert dataset.skipped == {"output must be given": 1}  # -1 stands for "no label"
 
 
+def test_names_of_classes_are_read_within_objects_and_lists(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kind = datasets.ClassLabel(names=["bad", "good"])
+    told = {"meta": {"label": kind, "by": datasets.Value("string")}, "votes": datasets.Sequence(kind)}
+    features = datasets.Features({"text": datasets.Value("string"), **told})
+    metas = [{"label": label, "by": "me"} for label in (1, 0)]
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "meta": metas, "votes": [[0, 1], [1]]}, features=features)
+    rows.to_parquet(tmp_path / "r.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    for source in (tmp_path / "r.parquet", tmp_path / "saved"):
+        for place, labels in (("meta.label", ["good", "bad"]), ("votes[-1]", ["good", "good"])):
+            options = SENTIMENT | {"column_map": {"input": "text", "output": place}}
+            assert [e.output for e in PRewriteDataset(source, **options)] == labels
+
+
 def test_places_in_columns_of_parquet_are_read(tmp_path):
     answers = [{"text": ["Paris", "paris"], "answer_start": [0, 5]}, {"text": ["Rome"], "answer_start": [3]}]
     path = parquet(tmp_path / "squad.parquet", {"question": ["Where?", "And?"], "answers": answers})

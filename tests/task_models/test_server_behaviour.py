@@ -195,6 +195,13 @@ def test_where_nothing_is_known_of_the_model_it_is_said(opened):
     assert opened(Server(telling(reply={"system_fingerprint": "f1"}), can=CHAT)).notes == []
 
 
+@pytest.mark.parametrize("fingerprint", ["toy", "fp_ollama", "2.0.1-native", "3.3.4-sha-0a1b2c3", "b6123-0a1b2c3", ""])
+def test_a_fingerprint_that_is_the_servers_version_or_the_models_name_tells_nothing_of_the_model(opened, fingerprint):
+    change = telling(reply={"system_fingerprint": fingerprint, "model": "toy"})
+    (note,) = opened(Server(change, can=CHAT)).notes
+    assert note.startswith("the server tells nothing of its model but the name")
+
+
 def test_an_ollama_tag_that_is_pulled_again_during_a_run_stops_it(opened):
     app = OllamaApp()
     task_model = opened(app, OllamaTaskModel, "smollm2:135m")
@@ -312,6 +319,22 @@ def test_a_model_that_thinks_through_a_short_probe_still_shows_that_it_keeps_a_s
     assert "constrained" in task_model.capabilities and task_model.facts.thinks
     assert task_model.constrained(["a"], ["yes", "no"]) in (["yes"], ["no"])
     assert task_model.notes[-1].startswith("the model thinks before it answers")
+
+
+def test_a_thinking_model_that_refuses_short_limits_is_probed_with_longer_ones(opened):
+    words = "Could not finish the message because max_tokens or model output limit was reached."
+
+    def change(path, fields, answer):
+        if path == "/v1/chat/completions" and fields["max_tokens"] < 1000:
+            return as_json({"error": {"message": words}}, 400)
+        return None
+
+    app = Server(change, can=CHAT)
+    task_model = opened(app, max_new_tokens=2000)
+    assert task_model.generate(["a"]) == [answer_to("a").strip()]
+    assert "constrained" in task_model.capabilities and "chat" not in task_model.facts.why_not
+    ((_, reply),) = opened(app, max_new_tokens=64).stream(Batch("generate", ("a",)))
+    assert reply.value.reason == f"the server refused it: HTTP 400: {words}; raise max_new_tokens"
 
 
 def test_a_schema_that_thinking_leaves_unknown_is_said_aloud(opened, caplog):

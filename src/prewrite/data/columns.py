@@ -78,20 +78,31 @@ def _part(value: object, step: str | int, place: str) -> object:
     return value[step]
 
 
-def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+Names = list[str] | dict[str, "Names"]
+"""Names of classes, by number; or by name for the parts of an object."""
+
+
+def class_names(features: Mapping[str, Any]) -> dict[str, Names]:
     """Column -> names of its classes, from the features of a data set as the package `datasets` writes them to JSON.
 
     >>> class_names({"label": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}})
     {'label': ['bad', 'good']}
     """
-    return {
-        column: kind["names"]
-        for column, kind in features.items()
-        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" and kind.get("names")
-    }
+    return {column: names for column, kind in features.items() if (names := _names(kind))}
 
 
-def class_names_of_schema(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+def _names(kind: Any) -> Names:
+    if isinstance(kind, list) and len(kind) == 1:  # how older versions write the kind of a list's items
+        return _names(kind[0])
+    if not isinstance(kind, dict):
+        return []
+    if "_type" not in kind:
+        return class_names(kind)
+    found = kind.get("names") if kind["_type"] == "ClassLabel" else _names(kind.get("feature"))
+    return found or []
+
+
+def class_names_of_schema(metadata: Mapping[bytes, bytes] | None) -> dict[str, Names]:
     """Column -> names of its classes, from the metadata that `datasets` writes into Parquet and Arrow files."""
     try:
         return class_names(json.loads((metadata or {})[b"huggingface"])["info"]["features"])
@@ -99,10 +110,19 @@ def class_names_of_schema(metadata: Mapping[bytes, bytes] | None) -> dict[str, l
         return {}
 
 
-def with_class_names(record: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def with_class_names(record: dict[str, Any], names: Mapping[str, Names]) -> dict[str, Any]:
     """The record with the names of its classes; -1 stands for "no label", as in the test sets of GLUE."""
     for column, labels in names.items():
-        label = record.get(column)
-        if isinstance(label, int):
-            record[column] = labels[label] if 0 <= label < len(labels) else None
+        if column in record:
+            record[column] = _named(record[column], labels)
     return record
+
+
+def _named(value: Any, names: Names) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    if isinstance(names, dict):
+        return with_class_names(value, names) if isinstance(value, dict) else value
+    if isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return value

@@ -17,7 +17,7 @@ from prewrite.data.shapes import SHAPES, fields_of_shape
 from prewrite.errors import ConfigError, DataError
 from prewrite.types import TASKS, Task, kind_of_task
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+\.0")
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
 FIELDS = ("instruction", "input", "output", "task", "template", "choices", "id")
 
 
@@ -204,7 +204,8 @@ def _places(record: Record) -> Iterator[str]:
 
 def _label(text: str) -> str:
     """Whole numbers as such: a column that was read as decimal numbers holds the labels 0 and 1 as 0.0 and 1.0."""
-    return text[:-2] if _WHOLE_NUMBER.fullmatch(text) else text
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def _answer_text(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -141,7 +142,7 @@ def proxy_for(address: str) -> str | None:
     url = urlsplit(address)
     told: Mapping[str, str] = getproxies()  # on Windows and macOS also the system's settings
     kind = url.scheme if told.get(url.scheme) else "all"
-    proxy = told.get(kind)
+    proxy = told.get(kind, "").strip()
     if not proxy or any(_names(entry, url) for entry in told.get("no", "").replace(",", " ").split()):
         return None
     variable = next((name for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY") if os.environ.get(name)), "the proxy")
@@ -165,7 +166,10 @@ def _names(entry: str, url: SplitResult) -> bool:
     if entry == "*":
         return True
     try:
-        network, address = ipaddress.ip_network(entry.strip("[]"), strict=False), ipaddress.ip_address(host)
+        network, address = (
+            ipaddress.ip_network(re.sub(r"^\[(.*)\](/\d+)?$", r"\1\2", entry), strict=False),
+            ipaddress.ip_address(host),
+        )
         return address in network
     except ValueError:
         pass  # the entry or the host is a name
@@ -173,7 +177,7 @@ def _names(entry: str, url: SplitResult) -> bool:
     if port.isdigit() and (name.endswith("]") or ":" not in name):
         given = url.port or {"http": 80, "https": 443}[url.scheme]
         return int(port) == given and _names(name, url)
-    entry = entry.removeprefix("*").removeprefix(".")
+    entry = entry.removeprefix("*").strip(".")
     return bool(entry) and (host == entry or host.endswith(f".{entry}"))
 
 
@@ -200,6 +204,8 @@ def _certificates() -> tuple[str | None, str | None]:
 
 def _split(text: str, setting: str) -> SplitResult:
     try:
+        if any(map(str.isspace, text)):
+            raise ValueError("white space in it")
         url = urlsplit(text)
         if url.port == 0:
             raise ValueError("port 0")

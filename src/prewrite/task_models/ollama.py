@@ -17,7 +17,7 @@ from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_in, label_schema, label_tokens, scores_from_top, top_tokens
 from prewrite.task_models.ollama_api import OllamaApi, OllamaFacts
 from prewrite.task_models.pool import Job, RequestPool
-from prewrite.task_models.replies import CUT, text_of, tokens_of
+from prewrite.task_models.replies import is_cut, text_of, tokens_of
 from prewrite.task_models.retry import AttemptFailed, Refused, RetryPolicy
 from prewrite.task_models.server import Connection
 from prewrite.task_models.stream import (
@@ -252,7 +252,7 @@ class OllamaTaskModel(StreamedTaskModel):
             return text
         if (label := label_in(text, batch.labels)) is not None:
             return label
-        if answer.get("done_reason") in CUT:
+        if is_cut(answer.get("done_reason")):
             return NoAnswer(f"wrote {text[:40]!r} and no whole label within its limit")
         if self.facts.thinks:
             raise CapabilityError(

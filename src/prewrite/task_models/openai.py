@@ -207,6 +207,7 @@ class OpenAITaskModel(StreamedTaskModel):
 
         def refused(error: Refused) -> list[Reply]:
             remedy = "; raise the server's context length" if error.too_long else ""
+            remedy = "; raise max_new_tokens" if error.cut else remedy
             return [Reply(NoAnswer(f"the server refused it: {error}{remedy}"), 0, 0)]
 
         for job, replies in self._pool.run(jobs, request, sending=sending, failed=failed, refused=refused):

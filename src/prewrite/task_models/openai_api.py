@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prewrite.errors import TaskModelError
 from prewrite.task_models.labels import label_schema, top_tokens
-from prewrite.task_models.replies import text_of
+from prewrite.task_models.replies import is_cut, is_filtered, text_of, words_in
 from prewrite.task_models.retry import AttemptFailed
 from prewrite.task_models.server import Connection
 from prewrite.task_models.stream import NoAnswer
@@ -26,6 +27,8 @@ _PASSING = frozenset(
 """Fields of a listed model that change while the model stays."""
 _PROPERTIES = ("model_path", "model_alias", "build_info", "chat_template", "bos_token", "eos_token", "modalities")
 """llama.cpp's /props, less what depends on the load."""
+_A_VERSION = re.compile(r"b\d+-|v?\d+\.\d+")
+"""How a `system_fingerprint` begins that is the server's version."""
 _NOW_SECONDS = 60
 """A time stamp this close to now is that of the request, as vLLM and llama.cpp give for `created`."""
 
@@ -66,7 +69,7 @@ class OpenAIApi:
         if len(choices) > 1:
             choices = sorted(choices, key=lambda choice: choice.get("index", 0))
         if len(choices) != len(prompts):
-            raise AttemptFailed(f"{len(prompts)} prompts got {len(choices)} choices", billed=True)
+            raise AttemptFailed(f"{len(prompts)} prompts got {len(choices)} choices: {_words(answer)}", billed=True)
         return {**answer, "choices": choices}
 
     async def talk(self, client: Any, prompt: str, fields: Body) -> Body:
@@ -74,9 +77,14 @@ class OpenAIApi:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **fields}
         answer = await self._post(client, f"{self.address}/chat/completions", body)
         choices = _choices(answer)
-        if len(choices) != 1 or not isinstance(choices[0].get("message"), dict):
-            raise AttemptFailed(f"one prompt got {len(choices)} choices", billed=True)
-        return answer
+        if len(choices) != 1:
+            raise AttemptFailed(f"one prompt got {len(choices)} choices: {_words(answer)}", billed=True)
+        ended = choices[0].get("finish_reason")
+        if choices[0].get("message") is None and (is_filtered(ended) or is_cut(ended)):
+            choices = [{**choices[0], "message": {}}]  # Azure's content filter leaves it out
+        if not isinstance(choices[0].get("message"), dict):
+            raise AttemptFailed(f"the choice has no message: {_words(answer)}", billed=True)
+        return {**answer, "choices": choices}
 
     async def tokenize(self, client: Any, text: str, *, chat: bool = False) -> list[int]:
         """Token ids by vLLM: of bare text without special tokens, or of a user message in the chat template."""
@@ -134,9 +142,15 @@ class OpenAIApi:
 
 
 def model_is_known(told: Told, stamp: Stamp, model: str) -> bool:
-    """Whether the server tells enough of its model for another one behind the same name to be noticed."""
+    """Whether the server tells enough of its model for another one behind the same name to be noticed.
+
+    Some servers give their own version as the fingerprint (`2.0.1-native`, `b6123-0a1b2c3`, `fp_ollama`), or the
+    model's name: that says nothing of the weights.
+    """
+    fingerprint = stamp.fingerprint or ""
+    own = fingerprint in ("", model, stamp.model, "fp_ollama") or _A_VERSION.match(fingerprint)
     listed = {name for name in told.get("models", {}) if name not in ("id", "owned_by", "aliases", "created")}
-    return bool(listed or told.get("props") or stamp.fingerprint or (stamp.model and stamp.model != model))
+    return bool(listed or told.get("props") or not own or (stamp.model and stamp.model != model))
 
 
 def identity_of(told: Told, stamp: Stamp) -> str:
@@ -181,6 +195,11 @@ def scoring_fields(token_ids: Sequence[int]) -> dict[str, Any]:
 def _choices(answer: Body) -> list[dict[str, Any]]:
     choices = answer.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _words(answer: Body) -> str:
+    """What an answer without choices says."""
+    return words_in(answer) or json.dumps(answer)[:200]
 
 
 def _lasting(entry: Body) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prewrite.task_models.labels import label_in, label_tokens, scores_from_top
 from prewrite.task_models.openai_api import Body, OpenAIApi, response_format, said, scoring_fields, top_of
 from prewrite.task_models.openai_facts import ServerFacts
 from prewrite.task_models.pool import Job
-from prewrite.task_models.replies import CUT, text_of, tokens_of
+from prewrite.task_models.replies import is_cut, text_of, tokens_of
 from prewrite.task_models.retry import AttemptFailed, Refused
 from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, is_answer
 from prewrite.task_models.token_counts import cut_short, token_bound
@@ -178,7 +178,7 @@ class Requests:
         """The label that the answer `text` was limited to."""
         if label is not None:
             return label
-        if str(choice.get("finish_reason")).lower() in CUT:
+        if is_cut(choice.get("finish_reason")):
             return NoAnswer(f"ran out of its {limit} tokens before it wrote a whole label; raise max_new_tokens")
         raise AttemptFailed(f"the answer {text[:80]!r} is not one of the labels it was limited to", billed=True)
 

@@ -26,7 +26,7 @@ ODD_WORDS = ("zebra", "quartz")
 COUNTING = "1 2 3 4 5 6 7"
 """A prompt whose next token is plain text in any language model."""
 SCHEMA_TOKENS = (64, 1024, 4096)
-"""Output limits of the schema probe, one after the other while a model spends them on thinking."""
+"""Output limits of the probes, one after the other while a model spends them on thinking."""
 TOP = (20, 5)
 """Alternatives per token that servers allow at most, where they do not name their limit."""
 SHIFTED = "it returns log-probabilities shifted by one token"
@@ -112,13 +112,18 @@ class _Probe:
 
     def _asked(self, feature: str, ask: Callable[..., Body], prompt: str, tokens: int = 1) -> Body | None:
         """The answer of an endpoint; None where the server has none, or fails at it."""
-        try:
-            return ask(prompt, tokens=tokens)
-        except NoAccess:
-            raise
-        except Refused as error:
-            self.why_not[feature] = _reason(error)
-            return None
+        for limit in (tokens, *SCHEMA_TOKENS[1:]):
+            try:
+                answer = ask(prompt, tokens=limit)
+                self.why_not.pop(feature, None)
+                return answer
+            except NoAccess:
+                raise
+            except Refused as error:
+                self.why_not[feature] = _reason(error)
+                if not error.cut:  # a thinking model may need more tokens to answer at all
+                    return None
+        return None
 
     def _holds(self, feature: str, ask: Callable[[], Any]) -> Any:
         """What `ask` finds. A refusal, a failure and a `_Missing` are a no, kept with the reason."""
@@ -155,7 +160,12 @@ class _Probe:
     def _schema_reason(self, kind: str) -> str | None:
         """Why a schema is not kept; None where it is."""
         for tokens in SCHEMA_TOKENS:
-            answer = self._talk("Say yes.", tokens=tokens, response_format=response_format(ODD_WORDS, kind))
+            try:
+                answer = self._talk("Say yes.", tokens=tokens, response_format=response_format(ODD_WORDS, kind))
+            except Refused as error:
+                if error.cut:
+                    continue
+                raise
             text = self._said(answer, tokens)
             if isinstance(text, NoAnswer) and "tokens" in text.reason:
                 continue

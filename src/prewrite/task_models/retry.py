@@ -36,12 +36,13 @@ class AttemptFailed(Exception):
 class Refused(TaskModelError):
     """The server will not take this request, however often it is sent (HTTP 4xx).
 
-    `parameter` is the field that the server names as the reason; `too_long` says that the prompt is.
+    `parameter` is the field that the server names as the reason; `too_long` says that the prompt is, `cut` that the
+    output limit was reached before there was an answer.
     """
 
-    def __init__(self, *args: object, parameter: str = "", too_long: bool = False):
+    def __init__(self, *args: object, parameter: str = "", too_long: bool = False, cut: bool = False):
         super().__init__(*args)
-        self.parameter, self.too_long = parameter, too_long
+        self.parameter, self.too_long, self.cut = parameter, too_long, cut
 
 
 class NoAccess(TaskModelError):

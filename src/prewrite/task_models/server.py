@@ -21,16 +21,21 @@ from prewrite.task_models.retry import AttemptFailed, NoAccess, NotFound, Refuse
 if TYPE_CHECKING:
     import httpx
 
-_LOADING = re.compile(r"load(ing)?\b.*\bmodel|model\b.*\bloading|still loading|starting up|warming up", re.IGNORECASE)
+_LOADING = re.compile(
+    r"\bloading\b|\bbeing loaded|\bnot (yet |been )?(loaded|ready)|start(ing|s) up|warming|initiali[sz]ing|cold start",
+    re.IGNORECASE,
+)
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size)|maximum context|prompt (is )?too long|too many (input )?tokens"
     r"|reduce the length|exceeds? (the )?(available|model's|maximum) (context|length|input)",
     re.IGNORECASE,
 )
+_NO_ROOM = re.compile(r"max_(completion_|output_)?tokens\b.*\breached", re.IGNORECASE)  # thinking models of OpenAI
 _OF_CONTENT = re.compile(r"moderation|flagged|content[ _-]?(policy|filter)|safety|harmful", re.IGNORECASE)
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|balance|credits?|funds)|exceeded your current quota|billing", re.I)
 _NO_MEMORY = re.compile(r"requires more system memory", re.IGNORECASE)
-_REFUSED = (400, 405, 406, 411, 413, 414, 415, 422, 451)
+_MAY_PASS = (408, 409, 423, 424, 425, 429, 499)
+"""Of 4xx, those that are asked again."""
 
 
 class Connection:
@@ -104,7 +109,7 @@ class Connection:
         if told is not None:
             raise self._failure(told, response.headers)
         if isinstance(body, str):
-            if body.lstrip().startswith("data:"):
+            if re.search(r"^data:", body, re.MULTILINE):
                 raise TaskModelError(f"{self.address} streams its answers although asked not to; use another server")
             raise AttemptFailed(f"the answer is not JSON ({words_in(body)[:80]!r})", billed=True)
         return body
@@ -118,15 +123,17 @@ class Connection:
             return TaskModelError(f"{self.address}: {text}")
         if _TOO_LONG.search(said) and status != 429:
             return Refused(text, too_long=True)
+        if status == 400 and _NO_ROOM.search(said):
+            return Refused(text, cut=True)
         if status == 403 and _OF_CONTENT.search(said):
             return Refused(text)
         if status in (401, 403):
             what = "does not hold such a key" if self.has_key else "is not set"
             remedy = f"Set {self.key_variable} to a key that may use this model"
             return NoAccess(f"{text}. {remedy}: {self.key_variable} {what}")
-        if status in (404, 501):
+        if status in (404, 410, 501):
             return NotFound(text)
-        if status in _REFUSED:
+        if 400 <= status < 500 and status not in _MAY_PASS:
             return Refused(text, parameter=told.parameter)
         loading = status == 503 and bool(_LOADING.search(said))
         wait = seconds_to_wait(headers)
@@ -135,12 +142,13 @@ class Connection:
 
 def named_field(error: Refused, fields: Sequence[str]) -> str | None:
     """The field of a request that a refusal names as its reason; None if it names none of `fields`."""
-    if error.too_long:
+    if error.too_long or error.cut:
         return None
     named = error.parameter.rpartition(".")[2]
     if named in fields:
         return named
-    places = {name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in fields}
+    spelled = {name: re.escape(name).replace("_", "[ _]") for name in fields}
+    places = {name: re.search(rf"(?<!\w){word}(?!\w)", str(error), re.IGNORECASE) for name, word in spelled.items()}
     found = {name: place.start() for name, place in places.items() if place}
     return min(found, key=lambda name: found[name], default=None)
 

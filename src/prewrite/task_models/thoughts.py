@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_NAMES = "think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|seed:think|antthinking"
+_NAMES = (
+    r"(?:(?!end_)[a-z]+[:_])?think(?:ing)?|antthinking|thoughts?|thought_process|inner_(?:thoughts?|monologue)|reasoning"
+    r"|reasoning_content|internal_reasoning|chain_of_thought|reflection|deliberation|analysis|scratchpad"
+)
 _OPENERS = (
-    rf"<(?:{_NAMES})(?:\s[^<>]*)?>",
+    rf"<(?:{_NAMES})(?:\s[^<>]*)?(?<!/)>",
     rf"&lt;(?:{_NAMES})&gt;",
-    rf"<\|(?:{_NAMES}|begin_of_thought|start_thinking)\|>",
+    rf"<\|(?:{_NAMES}|begin_of_thought|start_thinking|inner_prefix)\|>",
     r"\[think\]",
     r"◁think▷",
     r"<unused94>",  # MedGemma
@@ -24,7 +27,7 @@ _OPENERS = (
 _CLOSERS = (
     rf"</(?:{_NAMES})\s*>",
     rf"&lt;/(?:{_NAMES})&gt;",
-    rf"<\|(?:/(?:{_NAMES})|end_of_thought|end_thinking)\|>",
+    rf"<\|(?:/(?:{_NAMES})|end_of_thought|end_thinking|inner_suffix)\|>",
     r"\[/think\]",
     r"◁/think▷",
     r"<unused95>",
@@ -33,15 +36,18 @@ _CLOSERS = (
     r"Here(?: is|'s) my response:",
     r"\[BEGIN FINAL RESPONSE\]",  # Apriel
 )
-_TAG = re.compile(f"(?P<open>{'|'.join(_OPENERS)})|(?P<close>{'|'.join(_CLOSERS)})", re.IGNORECASE)
+_EMPTY = rf"<(?:{_NAMES})\s*/>"
+_TAG = re.compile(f"(?P<open>{'|'.join(_OPENERS)})|(?P<close>{'|'.join(_CLOSERS)})|(?P<empty>{_EMPTY})", re.IGNORECASE)
 _WRAPPER = re.compile(  # around the answer, after the thought
-    r"<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|\[END FINAL RESPONSE\]", re.IGNORECASE
+    r"<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONSE\|>|\[END FINAL RESPONSE\]|</?(?:response|solution)>",
+    re.IGNORECASE,
 )
 # gpt-oss speaks in channels; the answer is what stands in the last `final` one. A decoder that drops special tokens
 # leaves their names behind.
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|message\|>)?")
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>)?")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>.*", re.DOTALL)
 _BARE_CHANNELS = re.compile(r"\s*analysis.*assistantfinal(?P<answer>.*)", re.DOTALL)
+_BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z])")
 
 
 class Spoken(NamedTuple):
@@ -68,22 +74,23 @@ def spoken(text: str) -> Spoken:
         return _last_channel(text)
     if bare := _BARE_CHANNELS.fullmatch(text):
         return Spoken(bare["answer"].strip(), True)
+    if _BARE_ANALYSIS.match(text):
+        return Spoken(None, True)
     kept: list[str] = []
-    at, opened = 0, -1
+    at, opened = 0, False
     for tag in _TAG.finditer(text):
-        if opened < 0 and _quoted(text, tag):
+        if not opened and _quoted(text, tag):
             continue
         if tag["close"]:
-            if opened < 0:
+            if not opened:
                 kept.clear()
-            at, opened = tag.end(), -1
-        elif opened < 0:
+            at, opened = tag.end(), False
+        elif not opened:
             kept.append(text[at : tag.start()])
-            opened = tag.start()
-    thought = at > 0 or opened >= 0
-    if opened >= 0:
+            at, opened = tag.end(), not tag["empty"]
+    if opened:
         return Spoken(None, True)
-    if not thought:
+    if not at:
         return Spoken(text, False)
     kept.append(text[at:])
     return Spoken(_WRAPPER.sub("", " ".join(filter(None, map(str.strip, kept)))).strip(), True)
