@@ -1,11 +1,13 @@
 """Models of the hub: fetched whole and without pickles, found again without a network, and missed quickly."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from prewrite.lm.hub import hub_reason
 from servers.hub_server import HubServer, SilentHub
 
 pytest.importorskip("huggingface_hub")
@@ -35,6 +37,7 @@ def look_up(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", LOOK_UP, model], env=env | variables, capture_output=True, text=True, check=True
         )
+        assert not done.stderr, done.stderr
         return done.stdout.strip()
 
     return run
@@ -63,6 +66,28 @@ def test_without_a_hub_within_reach_it_is_asked_once_and_the_remedy_told(look_up
         assert "was not fetched before; give a folder that holds config.json" in told and "\n" not in told
     told = look_up("http://127.0.0.1:9", "someone/model", HF_HUB_OFFLINE="1")
     assert "the hub cannot be reached (HF_HUB_OFFLINE is set)" in told
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("all_proxy", "socks://127.0.0.1:9", "socks"),  # a form that desktops write
+        ("https_proxy", "http://127.0.0.1:abc", "abc"),
+        ("all_proxy", "socks5://127.0.0.1:9", "SOCKS|Connection"),  # the package for it may be there
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_in_one_line(look_up, variable, value, words):
+    others = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "no_proxy"), "")
+    told = look_up("https://hub.invalid", "someone/model", **(others | {variable: value}))
+    assert re.search(rf"the hub cannot be reached \(\w+ at https://hub\.invalid.*{words}", told) and "\n" not in told
+
+
+def test_a_missing_file_of_certificates_is_named(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    reason = hub_reason(FileNotFoundError(2, "No such file or directory"))
+    assert reason == "SSL_CERT_FILE is '/nowhere/ca.pem', which is not there"
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    assert hub_reason(FileNotFoundError(2, "No such file or directory")) == "[Errno 2] No such file or directory"
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(look_up):

@@ -9,7 +9,7 @@ from prewrite.data.columns import class_names, with_class_names
 from prewrite.data.readers import BATCH_ROWS, Opened, Records
 from prewrite.data.rows import RowFormat
 from prewrite.errors import DataError, MissingDependencyError
-from prewrite.lm.hub import why_out_of_reach
+from prewrite.lm.hub import hub_errors, hub_reason, why_out_of_reach
 
 PREFIX = "hf:"
 _SPEC = re.compile(r"hf:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:@]+))?(?:@(?P<split>.+))?")
@@ -35,8 +35,8 @@ def open_hub(source: str, row_format: RowFormat) -> Opened:
         datasets.config.HF_HUB_OFFLINE = True
     try:
         rows = datasets.load_dataset(match["name"], match["config"], split=match["split"] or "train")
-    except (OSError, ValueError) as error:  # offline, no such data set; no such config or split
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except hub_errors() as error:  # offline, no such data set; no such config or split
+        reason = hub_reason(error)
         if trouble is not None and isinstance(error, OSError):
             reason = f"the hub cannot be reached: {trouble}"
         raise DataError(
@@ -44,10 +44,10 @@ def open_hub(source: str, row_format: RowFormat) -> Opened:
             "connection; without one, download it elsewhere, save it as JSONL or Parquet, and give that file"
         ) from None
     except RuntimeError as error:  # what `datasets` says of data sets that are programs
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{source}: the hub data set could not be loaded ({reason}); where it is a program, prewrite does not run "
-            "it: download its Parquet files (on the hub: Files, branch refs/convert/parquet), and give those"
+            f"{source}: the hub data set could not be loaded ({hub_reason(error)}); where it is a program, prewrite "
+            "does not run it: download its Parquet files (on the hub: Files, branch refs/convert/parquet), and give "
+            "those"
         ) from None
     row_format.check_columns(rows.column_names, source)
     return Opened(_records(rows.select_columns(row_format.read_columns(rows.column_names))), "row")

