@@ -38,7 +38,10 @@ def open_hub(source: str, row_format: RowFormat) -> Opened:
     except hub_errors() as error:  # offline, no such data set; no such config or split
         reason = hub_reason(error)
         if trouble is not None and isinstance(error, OSError):
-            reason = f"the hub cannot be reached: {trouble}"
+            raise DataError(
+                f"{source}: the hub cannot be reached ({trouble}), and the data set was not fetched before; download "
+                "it elsewhere, save it as JSONL or Parquet, and give that file"
+            ) from None
         raise DataError(
             f"{source}: the hub data set could not be loaded ({reason}); check the name, config and split, and the "
             "connection; without one, download it elsewhere, save it as JSONL or Parquet, and give that file"
