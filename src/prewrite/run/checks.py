@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.lm.embedded import is_embedded, resolve_model
 from prewrite.run.config import TrainConfig
-from prewrite.task_models.registry import parse_task_model
+from prewrite.task_models.registry import FOLDERS, parse_task_model
 
 
 def check_models(config: TrainConfig) -> None:
-    """Raise `ModelNotFoundError` for a path that is no folder; hub ids are looked up when they are loaded."""
+    """Raise `ModelNotFoundError` for a model that is neither here nor on the hub; one of the hub is fetched."""
     task_model = parse_task_model(config.task_model)
-    models = [config.base_model, *([task_model.model] if task_model.backend == "hf" else [])]
-    for model in models:
-        if not is_embedded(model):  # to resolve these may mean to convert weights
+    models = {"base_model": config.base_model, "fidelity_model": config.fidelity_model}
+    if task_model.backend in FOLDERS:
+        models["task_model"] = task_model.model
+    for setting, model in models.items():
+        if is_embedded(model) or (setting, model) == ("fidelity_model", "none"):
+            continue  # to resolve the embedded model may mean to convert weights
+        try:
             resolve_model(model)
+        except ModelNotFoundError as error:
+            without = "; --fidelity_model none does without the judge" if setting == "fidelity_model" else ""
+            raise ModelNotFoundError(f"{setting}: {error}{without}") from None
 
 
 def check_processes(config: TrainConfig, number: int) -> None:
