@@ -48,7 +48,7 @@ def recipe_curve(given: argparse.Namespace, path: str, seed: int) -> list[float]
     run = RunFolder(given.output / f"{given.recipe}-{path}-{seed}")  # only its training is looked at
     if not run.result.is_file():
         code = prewrite([
-            "train", "--config", str(ROOT / "recipes" / f"{given.recipe}.yaml"),
+            "train", "--config", str(ROOT / "recipes" / f"{given.recipe}.yaml"), "--parts", "instruction",
             "--data", str(given.data / given.recipe), "--output-dir", str(run.path), "--seed", str(seed),
             "--max_steps", str(given.updates), "--eval_steps", str(given.updates), "--overwrite",
             "--strategy", "I", "--dev_examples", "8", "--test_examples", "8",

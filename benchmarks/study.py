@@ -104,7 +104,8 @@ def run_cell(given: argparse.Namespace, data: str, settings: list[str], seed: in
     source = "demo" if data == "demo" else str(given.data / data)
     command = [
         sys.executable, "-m", "prewrite.cli.main", "train", "--config", str(RECIPES / f"{data}.yaml"),
-        "--data", source, "--output-dir", str(folder), "--seed", str(seed), *settings,
+        "--parts", "instruction", "--race-items", "80" if data == "demo" else "100", "--data", source,
+        "--output-dir", str(folder), "--seed", str(seed), *settings,
     ]  # fmt: skip
     command.append("--resume" if any(folder.glob("checkpoints/step-*")) else "--overwrite")
     print(" ".join(command[3:]), file=sys.stderr)

@@ -1,4 +1,7 @@
-"""A whole training run in a few seconds: its rows and its flags. Fixtures `toy` and `run` are in conftest.py."""
+"""A whole training run in a few seconds: its rows and its flags. Fixtures `toy` and `run` are in conftest.py.
+
+The wording alone is chosen, as in the paper; `whole_flags` ends in a search of the whole prompt.
+"""
 
 ROWS = [
     {"instruction": "solve the task", "input": f"{word} {n}", "output": word, "task": "classification"}
@@ -8,6 +11,10 @@ ROWS = [
 
 
 def train_flags(toy, run, *more, data=None):
+    return whole_flags(toy, run, "--parts", "instruction", *more, data=data)
+
+
+def whole_flags(toy, run, *more, data=None):
     return [
         "train", "--dataset", str(data or toy / "rows.jsonl"), "--output_dir", str(run), "--base_model",
         str(toy / "model"), "--task_backend", "hf", "--task_model", str(toy / "model"), "--max_steps", "2",

@@ -173,13 +173,13 @@ class RunFolder:
 
         If the block that writes the new result fails, the earlier one is put back.
         """
-        files = (self.rewrites, self.items, self.result)
+        files = (self.rewrites, self.items, self.result, self.prompt, self.candidates)
         earlier = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
         if self.rewrites.exists():
             rows = [row for row in self.read_rows(self.rewrites) if "step" in row]
             write_atomic(self.rewrites, "".join(to_json(row) + "\n" for row in rows))
-        self.items.unlink(missing_ok=True)
-        self.result.unlink(missing_ok=True)
+        for file in (self.items, self.result, self.prompt, self.candidates):
+            file.unlink(missing_ok=True)
         try:
             yield
         except BaseException:

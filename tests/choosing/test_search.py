@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import plan_search, search_prompt, structures
 from prewrite.errors import ConfigError
@@ -60,20 +61,31 @@ def test_offsets_that_help_are_shipped_as_numbers_of_each_label():
 
 def test_a_wording_that_helps_is_found_among_those_given():
     model = biased_model(word="carefully")
-    wordings = [("Say it.", "sample"), ("Decide carefully.", "greedy"), ("", "sample"), ("Decide.", "sample")]
+    texts = [("Say it.", "sample"), ("Decide carefully.", "greedy"), ("", "sample"), ("Decide.", "sample")]
+    wordings = [Candidate(*each) for each in texts]
     found = search(model, wordings=wordings, parts=["instruction"])
     assert (found.prompt.instruction, found.source) == ("Decide carefully.", "greedy")
     assert found.calls == model.usage.prompts <= 600
 
 
 def test_parts_that_may_not_change_stay():
-    found = search(biased_model(exemplars_help=True, bias=4.0, word="other"), parts=[], wordings=[("other", "x")])
+    found = search(
+        biased_model(exemplars_help=True, bias=4.0, word="other"), parts=[], wordings=[Candidate("other", "file")]
+    )
     assert found.prompt == found.initial == TaskPrompt("Decide.")
+
+
+def test_a_wording_must_be_clearly_better_than_the_best_prompt_around_the_initial_one():
+    model = biased_model(exemplars_help=True)
+    found = search(model, wordings=[Candidate(f"Make up your mind, {n}.", "sample") for n in range(6)], seed=2)
+    assert found.prompt.instruction == "Decide." and found.prompt.exemplars
+    farthest = [event["rows"] for event in found.events if event["source"] == "sample"]
+    assert max(farthest) >= found.rows  # one came as far, and was not clearly better
 
 
 def test_the_initial_prompt_is_kept_where_nothing_is_better():
     model = CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes"))
-    found = search(model, wordings=[("Longer words that change nothing.", "sample")])
+    found = search(model, wordings=[Candidate("Longer words that change nothing.", "sample")])
     assert (found.prompt, found.source) == (TaskPrompt("Decide."), "initial")
 
 

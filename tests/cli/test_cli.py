@@ -197,7 +197,8 @@ def test_the_overall_verdict_claims_what_the_single_ones_do():
     from prewrite.run.measure import overall
 
     def task(mean, significant):
-        return {"test": {"differences": {"rewrite": {"mean": mean, "significant": significant, "low": 0.01}}}}
+        found = {"mean": mean, "significant": significant, "low": 0.01}
+        return {"test": {"primary": "rewrite", "differences": {"rewrite": found}}}
 
     estimated = {"test": None, "dev": {"corrected": {"gain_low": 0.01, "gain_high": 0.2}}}
     verdict = overall([task(0.1, True), task(0.1, False), task(-0.1, True), estimated])

@@ -14,7 +14,7 @@ from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
-from toy_cli import train_flags
+from toy_cli import whole_flags
 
 
 def rows(count, name, **more):
@@ -24,7 +24,14 @@ def rows(count, name, **more):
 
 
 SPLITS = [Splits(rows(50, "train"), rows(40, "dev"), rows(30, "test"), seed=0, dropped={})]
-PLAIN = {"max_steps": 10, "rewrites_per_step": 8, "examples_per_rewrite": 4, "eval_steps": 4, "dev_examples": 25}
+PLAIN = {
+    "parts": ["instruction"],
+    "max_steps": 10,
+    "rewrites_per_step": 8,
+    "examples_per_rewrite": 4,
+    "eval_steps": 4,
+    "dev_examples": 25,
+}
 # 10 updates of 8 rewrites on 4 examples; dev before the first, after the 4th, the 8th and the last; two texts on test
 COUNTS = {"training": 320, "dev": 100, "test": 60}
 
@@ -45,6 +52,9 @@ COUNTS = {"training": 320, "dev": 100, "test": 60}
             COUNTS | {"choice": 320, "control": 320, "test": 210},  # five baselines on test
         ),
         ({"test_examples": 10}, COUNTS | {"test": 20}),
+        # the search, and on test the prompt, its parts and the greedy rewrite
+        ({"parts": ["exemplars"], "search_calls": 300}, COUNTS | {"choice": 300, "test": 240}),
+        ({"parts": ["offsets"], "baselines": True}, COUNTS | {"choice": 1200, "control": 1200, "test": 330}),
         ({"examples_per_rewrite": 90}, COUNTS | {"training": 4000}),  # there are 50 rows
     ],
 )
@@ -61,13 +71,26 @@ def test_each_phase_says_its_most_calls(settings, counts):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--reward_mode", "perplexity"],
-        ["--strategy", "S", "--num_candidates", "4", "--baselines", "--guards", "none", "--min_fidelity", "0"],
-        ["--algorithm", "grpo", "--max_steps", "5", "--eval_steps", "2", "--kl_coef", "0"],
+        ["--reward_mode", "perplexity", "--parts", "instruction"],
+        ["--strategy", "S", "--search_calls", "200", "--baselines", "--guards", "none", "--min_fidelity", "0"],
+        [
+            "--parts",
+            "instruction",
+            "--strategy",
+            "S",
+            "--num_candidates",
+            "4",
+            "--baselines",
+            "--guards",
+            "none",
+            "--min_fidelity",
+            "0",
+        ],
+        ["--parts", "instruction", "--algorithm", "grpo", "--max_steps", "5", "--eval_steps", "2", "--kl_coef", "0"],
     ],
 )
 def test_a_run_asks_no_more_than_it_said(toy, tmp_path, capsys, flags):
-    assert main(train_flags(toy, tmp_path / "run", *flags)) == 0
+    assert main(whole_flags(toy, tmp_path / "run", *flags)) == 0
     told = int(re.search(r"Estimate: at most ([\d,]+)", capsys.readouterr().err)[1].replace(",", ""))
     asked = json.loads((tmp_path / "run" / "result.json").read_text())["cost"]["task_model"]["prompts"]
     assert told / 3 < asked <= told

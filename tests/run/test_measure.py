@@ -2,14 +2,20 @@
 
 import json
 
+import pytest
+
+from prewrite.choosing.search import Found
 from prewrite.cli.main import main
-from toy_cli import ROWS, train_flags
+from prewrite.run.search import MOST_STEPS, steps_of, waterfall
+from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
+from toy_cli import ROWS, train_flags, whole_flags
+
+FREE = ["--guards", "none", "--min_fidelity", "0"]  # a toy writes no English
 
 
 def test_the_control_has_as_many_candidates_rows_and_calls_as_the_trained_rewriter(toy, tmp_path):
     more = ["--strategy", "S", "--num_candidates", "6", "--race_items", "5", "--no-race", "--baselines"]
-    free = ["--guards", "none", "--min_fidelity", "0"]  # a toy writes no English
-    assert main(train_flags(toy, tmp_path / "run", *more, *free, "--seed", "1")) == 0
+    assert main(train_flags(toy, tmp_path / "run", *more, *FREE, "--seed", "1")) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     trained, control = result["selection"], result["control"]
     assert control["candidates"] == trained["candidates"] > 8  # of training some are remembered
@@ -30,3 +36,85 @@ def test_the_baseline_of_exemplars_is_a_whole_prompt_of_the_training_rows_that_t
     for prompt in prompts:
         assert prompt.startswith("solve the task\n\nInput: train ") and prompt.count("Output: ") == 3
         assert prompt.count("Input: test ") == 1 and prompt.endswith("Output:")
+
+
+@pytest.fixture(scope="module")
+def whole(toy, tmp_path_factory):
+    """A run that ends in a search of the whole prompt, with its control."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    more = ["--strategy", "S", "--num_candidates", "4", "--search_calls", "120", "--baselines", *FREE]
+    assert main(whole_flags(toy, folder, *more)) == 0
+    return folder
+
+
+def test_training_ends_in_a_search_of_the_whole_prompt(whole):
+    result = json.loads((whole / "result.json").read_text())
+    assert load_prompt(whole) == TaskPrompt.from_json(result["prompt"])
+    assert result["search"]["calls"] <= 120 and result["dev"]["scores"].keys() == {"initial", "prompt"}
+    assert result["test"]["primary"] == "prompt" and result["verdict"]
+    assert "trained greedy" in result["test"]["instructions"]  # PRewrite-I, whatever was found
+    candidates = [json.loads(line) for line in (whole / "candidates.jsonl").read_text().splitlines()]
+    assert {"initial", "exemplars", "sample"} <= {row["source"] for row in candidates}
+    assert "The search" in (whole / "report.html").read_text()
+
+
+def test_the_control_of_a_whole_prompt_spends_as_many_calls(whole):
+    result = json.loads((whole / "result.json").read_text())
+    assert result["control"]["calls"] == result["search"]["calls"]
+    assert "untrained greedy" in result["test"]["instructions"]
+
+
+def test_a_wording_alone_is_a_prompt_to_ask_with_too(run):
+    result = json.loads((run / "result.json").read_text())
+    prompt = load_prompt(run)
+    assert prompt.instruction == result["rewrite"] and not prompt.exemplars and prompt.label_offsets is None
+
+
+def test_too_few_calls_for_a_search_end_the_run_before_it_begins(toy, tmp_path, capsys):
+    assert main(whole_flags(toy, tmp_path / "run", "--search_calls", "5")) == 2
+    assert "search_calls 5 cannot compare two prompts" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+INITIAL = TaskPrompt("Sort.")
+OFFSETS = (("a", 0.5), ("b", -0.5))
+PARTS = {
+    "wording": {"instruction": "Sort them."},
+    "answer line": {"answer_line": "Say a or b."},
+    "exemplars": {"exemplars": (Exemplar("x", "a"),)},
+    "label offsets": {"label_offsets": OFFSETS},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "tested", "steps"),
+    [
+        ([], [], []),
+        (["wording"], [], [("wording", "prompt")]),
+        (["exemplars", "label offsets"], ["label offsets", "exemplars"], ["exemplars", ("label offsets", "prompt")]),
+        (
+            ["wording", "exemplars"],
+            ["wording", "exemplars"],
+            ["exemplars", ("wording", "prompt")],
+        ),
+        (
+            ["wording", "answer line", "label offsets"],
+            ["label offsets", "wording", "answer line", "all but offsets"],
+            [("wording and answer line", "all but offsets"), ("label offsets", "prompt")],
+        ),
+        (
+            list(PARTS),
+            ["label offsets", "wording", "answer line", "exemplars", "all but offsets"],
+            ["exemplars", ("wording and answer line", "all but offsets"), ("label offsets", "prompt")],
+        ),
+    ],
+)
+def test_each_part_is_tested_alone_and_the_steps_lead_from_the_initial_prompt_to_the_chosen_one(
+    changed, tested, steps
+):
+    fields = {name: value for part in changed for name, value in PARTS[part].items()}
+    calibrated = TaskPrompt("Sort.", label_offsets=OFFSETS) if "label offsets" in changed else INITIAL
+    found = Found(TaskPrompt(**{"instruction": "Sort."} | fields), INITIAL, calibrated, "x", 9, 9, {}, "none", ())
+    assert list(steps_of(found)) == ["initial", *tested, "prompt"] and len(tested) + 2 <= MOST_STEPS
+    expected = [(step, step) if isinstance(step, str) else step for step in steps]
+    assert [(step["adds"], step["at"]) for step in waterfall(found)] == expected

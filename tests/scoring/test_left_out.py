@@ -166,7 +166,7 @@ def test_a_race_without_any_answer_is_an_error():
 
 def test_a_search_of_whole_prompts_goes_on_without_the_row():
     scorer = evaluator()
-    texts = [("Be careful and add.", "sample"), ("Add up.", "sample")]
+    texts = [Candidate("Be careful and add.", "sample"), Candidate("Add up.", "sample")]
     found = search_prompt(scorer, TaskPrompt("Add."), rows(40), wordings=texts, parts=["instruction"], calls=400)
     assert found.prompt.instruction == "Be careful and add." and found.dev_scores["prompt"] == 1.0
     assert len(scorer.left_out.reasons) == 1 and found.rows < 40

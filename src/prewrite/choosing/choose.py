@@ -53,19 +53,18 @@ def choose_rewrite(
     Candidates on which a guard of `reward` fires do not compete; the others are scored on `examples`. `race`,
     `practical_delta`, `max_items`, `complete` and `seed` are as in `select`.
 
-    `num_competitors` makes two choices compare: exactly so many compete, the initial instruction among them. Where
-    fewer are left the proposer is asked for more samples, `MORE_DRAWS` times at most; the last ones too many stay out.
+    `num_competitors` makes two choices compare; see `competitors`.
     """
-    proposed = merge([*propose(proposer, instruction, num_candidates, seed=seed), *remembered])
-    competing, refused = split_by_guards(proposed, reward, instruction, examples)
-    if num_competitors is not None:
-        for draw in range(1, MORE_DRAWS + 1):
-            if len(competing) >= num_competitors:
-                break
-            samples = proposer.sample_rewrites(instruction, num_competitors, seed=seed + draw)
-            proposed = merge([*proposed, *(Candidate(text, "sample") for text in samples)])
-            competing, refused = split_by_guards(proposed, reward, instruction, examples)
-        competing = competing[:num_competitors]
+    competing, refused = competitors(
+        instruction,
+        proposer,
+        reward,
+        examples,
+        num_candidates=num_candidates,
+        remembered=remembered,
+        num_competitors=num_competitors,
+        seed=seed,
+    )
     selection = select(
         competing,
         reward.evaluator.score,
@@ -77,6 +76,35 @@ def choose_rewrite(
         seed=seed,
     )
     return Choice(selection, refused, _with_fidelity(selection.rows, reward, instruction))
+
+
+def competitors(
+    instruction: str,
+    proposer: Proposer,
+    reward: TaskReward,
+    examples: Sequence[RewriteExample],
+    *,
+    num_candidates: int,
+    remembered: Sequence[Candidate] = (),
+    num_competitors: int | None = None,
+    seed: int = 0,
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """The initial instruction and the rewrites that no guard refuses, and a row for each that one does.
+
+    With `num_competitors` exactly so many compete, the initial instruction among them. Where fewer are left the
+    proposer is asked for more samples, `MORE_DRAWS` times at most; the last ones too many stay out.
+    """
+    proposed = merge([*propose(proposer, instruction, num_candidates, seed=seed), *remembered])
+    competing, refused = split_by_guards(proposed, reward, instruction, examples)
+    if num_competitors is not None:
+        for draw in range(1, MORE_DRAWS + 1):
+            if len(competing) >= num_competitors:
+                break
+            samples = proposer.sample_rewrites(instruction, num_competitors, seed=seed + draw)
+            proposed = merge([*proposed, *(Candidate(text, "sample") for text in samples)])
+            competing, refused = split_by_guards(proposed, reward, instruction, examples)
+        competing = competing[:num_competitors]
+    return competing, refused
 
 
 def most_calls(candidates: int, examples: int, *, max_items: int | None = None, complete: bool = False) -> int:

@@ -15,17 +15,29 @@ from typing import Any
 
 import numpy as np
 
+from prewrite.choosing.candidates import Candidate, merge
 from prewrite.choosing.exemplars import random_sets, set_sizes
 from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_rounds
 from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.answer_lines import answer_lines
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.offsets import Floats, Offsets, calibrated_logprob, choose_offsets, clearly_better, gold_indices
+from prewrite.scoring.offsets import (
+    Floats,
+    Offsets,
+    calibrated_logprob,
+    choose_offsets,
+    clearly_better,
+    gold_indices,
+    gold_logprob,
+)
 from prewrite.scoring.prompt import LAYOUTS, PARTS, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
 WORDING_SHARE = 0.35
 """Of the calls, what the wordings get: exemplars and offsets bring most of the gain."""
+WORDING_ERRORS = 2.0
+"""By so many standard errors another wording has to beat the best prompt around the initial one, where all else has to
+by one: many wordings compete, they bring little on average, and the user has to put their name to what they say."""
 STRUCTURES = 2
 """So many of the best structures are tried with every wording."""
 
@@ -61,6 +73,16 @@ class Found:
     events: tuple[dict[str, Any], ...]
     """Every candidate and what became of it, for `candidates.jsonl`."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What `result.json` tells of the search."""
+        return {
+            "calls": self.calls,
+            "rows": self.rows,
+            "source": self.source,
+            "offsets": self.offsets,
+            "candidates": len(self.events),
+        }
+
 
 def plan_search(calls: int, rows: int, *, wordings: int) -> tuple[list[Round], list[Round]]:
     """The rounds of both halvings; the second is empty without wordings, or where the calls are too few for it."""
@@ -78,7 +100,7 @@ def search_prompt(
     examples: Sequence[RewriteExample],
     *,
     train_rows: Sequence[RewriteExample] = (),
-    wordings: Sequence[tuple[str, str]] = (),
+    wordings: Sequence[Candidate] = (),
     parts: Sequence[str] = PARTS,
     calls: int = 1200,
     seed: int = 0,
@@ -88,7 +110,7 @@ def search_prompt(
     Args:
         initial: where the search starts; it always competes.
         train_rows: where exemplars come from; without rows, no exemplars.
-        wordings: (text, where it came from) of other wordings of the instruction.
+        wordings: other wordings of the instruction.
         parts: which of `PARTS` may change; the rest stays as `initial` has it.
         calls: most task-model calls, a cached answer counted like a fresh one.
         seed: of the sets of exemplars, the order of rows, and the folds in which offsets are chosen.
@@ -99,13 +121,12 @@ def search_prompt(
         raise ConfigError(f"part {unknown[0]!r} is unknown; choose from {', '.join(PARTS)}")
     if not examples:
         raise ConfigError("there are no dev rows to choose on; give at least one")
-    texts = [(text, source) for text, source in wordings if text.strip() and text != initial.instruction]
-    texts = list({text: (text, source) for text, source in reversed(texts)}.values())[::-1]
+    others = [wording for wording in merge(wordings) if wording.rewrite != initial.instruction]
     if "instruction" not in parts:
-        texts = []
-    first, second = plan_search(calls, len(examples), wordings=len(texts))
+        others = []
+    first, second = plan_search(calls, len(examples), wordings=len(others))
 
-    judge = _Judge(evaluator, examples, calls=calls, seed=seed)
+    judge = _Judge(evaluator, examples, calls=calls, seed=seed, calibrate="offsets" in parts)
     start = judge.add(PromptCandidate(initial, "initial"))
     for candidate in structures(initial, examples[0], train_rows, first[0].candidates - 1, parts=parts, seed=seed):
         judge.add(candidate)
@@ -113,12 +134,14 @@ def search_prompt(
     if second:
         best = ranked[:STRUCTURES]
         pairs = [
-            judge.add(PromptCandidate(judge.candidates[structure].prompt.with_instruction(text), source))
-            for (text, source), structure in product(texts, best)
+            judge.add(
+                PromptCandidate(judge.candidates[structure].prompt.with_instruction(wording.rewrite), wording.source)
+            )
+            for wording, structure in product(others, best)
         ]
         # The best structure so far is the one to beat; the initial prompt has seen as many rows already.
         ranked = [*halve(judge.board, [*best[1:], *pairs], second, judge.worth, incumbent=best[0]), start]
-    return judge.conclude(ranked, start, offsets="offsets" in parts, seed=seed)
+    return judge.conclude(ranked, start, seed=seed)
 
 
 def structures(
@@ -156,11 +179,13 @@ def structures(
 class _Judge:
     """Scores candidates on dev rows, and says how good each is by what it has seen."""
 
-    def __init__(self, evaluator: Evaluator, examples: Sequence[RewriteExample], *, calls: int, seed: int):
+    def __init__(
+        self, evaluator: Evaluator, examples: Sequence[RewriteExample], *, calls: int, seed: int, calibrate: bool
+    ):
         self.candidates: list[PromptCandidate] = []
         self.examples = examples
         self.labels = examples[0].choices or ()
-        self.budget = calls
+        self.calibrate = calibrate
         self.left_out = evaluator.left_out.reasons
         self.board: Board[Answer] = Board(self._ask(evaluator), len(examples), seed=seed)
         self._worth: dict[tuple[int, int], float] = {}
@@ -181,12 +206,16 @@ class _Judge:
         return ask
 
     def worth(self, candidate: int) -> float:
-        """The mean calibrated log-probability of the right label, or the mean score where labels are not scored."""
+        """The mean log-probability of the right label, or the mean score where labels are not scored.
+
+        It is calibrated where label offsets may be shipped: prompts are compared by what the user will get.
+        """
         seen = self.seen(candidate)
         key = candidate, len(seen)
         if key not in self._worth:
             if self._scored(candidate):
-                self._worth[key] = float(calibrated_logprob(*self._table(candidate)).mean())
+                of_rows = calibrated_logprob if self.calibrate else gold_logprob
+                self._worth[key] = float(of_rows(*self._table(candidate)).mean())
             else:
                 self._worth[key] = float(np.mean([answer.score for _, answer in seen]))
         return self._worth[key]
@@ -225,14 +254,22 @@ class _Judge:
         logprobs, gold = self._table(candidate, rows)
         return np.asarray((logprobs - offsets.values).argmax(axis=1) == gold, dtype=np.float64)
 
-    def conclude(self, ranked: Sequence[int], start: int, *, offsets: bool, seed: int) -> Found:
-        """Ship the best candidate if it is clearly better than the initial prompt on the rows that both have seen."""
+    def conclude(self, ranked: Sequence[int], start: int, *, seed: int) -> Found:
+        """Ship the best candidate whose changes are clearly worth it on the rows that all compared have seen.
+
+        Another wording has to be clearly better than the best prompt around the initial wording, and whatever is left
+        than the initial prompt. What a reader has to accept must earn its place.
+        """
+        own = self.candidates[start].prompt.instruction
+        unworded = next(number for number in ranked if self.candidates[number].prompt.instruction == own)
+        compared = dict.fromkeys((start, ranked[0], unworded))
+        rows = min(len(self.board.results[number]) for number in compared)
+        shift = {number: self.offsets(number, seed=seed) if self.calibrate else None for number in compared}
+        scores = {number: self.scores(number, rows, shift[number]) for number in compared}
         winner = ranked[0]
-        rows = min(len(self.board.results[winner]), len(self.board.results[start]))
-        shift = {number: self.offsets(number, seed=seed) if offsets else None for number in (start, winner)}
-        scores = {number: self.scores(number, rows, shift[number]) for number in (start, winner)}
-        if not clearly_better(scores[winner], scores[start]):
-            winner = start
+        for simpler, errors in ((unworded, WORDING_ERRORS), (start, 1.0)):
+            if not clearly_better(scores[winner], scores[simpler], errors=errors):
+                winner = simpler
         plain = self.scores(start, rows, None)
         shipped = {
             number: _with_offsets(self.candidates[number].prompt, self.labels, shift[number]) for number in shift

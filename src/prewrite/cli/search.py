@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require
+from prewrite.cli.results import print_prompt
 from prewrite.cli.screen import say_where_data_go
 from prewrite.run.config import SearchConfig
 
@@ -37,25 +37,6 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         return 0
     for task in result.get("tasks", [result]):
         print_prompt(task)
-    print(f"\nPrompt: {config.output_dir}/prompt.json   Ask with it: prewrite ask --prompt {config.output_dir} INPUT")
+    print(f"\nReport: {config.output_dir}/report.html   Prompt: {config.output_dir}/prompt.json")
+    print(f"Ask with it: prewrite ask --prompt {config.output_dir} INPUT")
     return 0
-
-
-def print_prompt(result: dict[str, Any]) -> None:
-    """The prompt as the task model reads it, and what each of its parts brings on test rows."""
-    from prewrite.scoring.prompt import TaskPrompt
-
-    prompt = TaskPrompt.from_json(result["prompt"])
-    print("\nPrompt:")
-    print("\n".join(f"  | {line}" for line in prompt.render("{input}").splitlines()))
-    if prompt.label_offsets is not None:
-        offsets = ", ".join(f"{label} {nats:+.2f}" for label, nats in prompt.label_offsets)
-        print(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}")
-    test, search = result["test"], result["search"]
-    width = max(map(len, test["instructions"]))
-    print(f"\nTest, {test['n']} rows, {result['metric']}, answers read by {result['decoding']}:")
-    for name, row in test["instructions"].items():
-        low, high = row["interval"]["low"], row["interval"]["high"]
-        print(f"  {name:<{width}}  {row['mean']:.3f}  (95% interval {low:.3f} to {high:.3f})")
-    print(result["verdict"])
-    print(f"Found by {search['calls']:,} task-model calls on dev rows, in {result['seconds']['search']:.0f} s.")

@@ -163,6 +163,40 @@ def grouped_bars(id: str, title: str, groups: Sequence[tuple[str, Sequence[tuple
     return Chart(id, title, _svg(id, title, width, max(y - gap + 6, 20), body))
 
 
+def waterfall(id: str, title: str, start: float, steps: Sequence[tuple[str, float]]) -> Chart:
+    """How a share rises or falls step by step: `start`, then (what is added, share after it), then the last one."""
+    left, right, row_height, width = 158, 52, 26, 540
+    scale = (width - left - right) / max(start, *(share for _, share in steps), 0.01)
+    rows = [("initial", 0.0, start, "base", f"{100 * start:.1f}")]
+    before = start
+    for name, share in steps:
+        change = f"{100 * (share - before):+.1f}"
+        rows.append((f"+ {name}", before, share, "loss" if share < before else "gain", change))
+        before = share
+    rows.append(("prompt", 0.0, before, "main", f"{100 * before:.1f}"))
+    body = Markup("")
+    for index, (name, first, last, style, text) in enumerate(rows):
+        y, low, high = row_height * index + 6, min(first, last), max(first, last)
+        body += Markup(
+            '<g class="{style}"><text class="name" x="{x0}" y="{ty}" text-anchor="end">{name}</text>'
+            '<rect class="bar" x="{x}" y="{y}" width="{length}" height="{height}" rx="2"/>'
+            '<text class="tick" x="{end}" y="{ty}">{text}</text><title>{full}: {text}</title></g>'
+        ).format(
+            style=style,
+            x0=left - 14,
+            ty=y + 13,
+            name=shorten(name, 23),
+            x=round(left + low * scale, 1),
+            y=y,
+            length=round(max((high - low) * scale, 1.5), 1),
+            height=row_height - 8,
+            end=round(left + high * scale + 6, 1),
+            text=text,
+            full=name,
+        )
+    return Chart(id, title, _svg(id, title, width, row_height * len(rows) + 4, body))
+
+
 def stacked_bar(id: str, title: str, parts: Sequence[tuple[str, float]]) -> Chart:
     """One bar divided by phase; the legend with numbers stands in the page."""
     width, height, x, body = 520, 22, 0.0, Markup("")

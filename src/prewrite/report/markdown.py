@@ -11,11 +11,16 @@ from prewrite.report.formats import duration, percent, pvalue, signed
 def render_markdown(page: dict[str, Any]) -> str:
     """`report.md` from the values of `build_page`."""
     lines = [f"# {cell(page['name'])}", f"**{cell(page['verdict'])}**"]
-    lines += ["Initial instruction:", fenced(page["initial"]), "Rewrite:", fenced(page["rewrite"] or "(none yet)")]
+    whole = page["thing"] == "prompt"
+    lines += [f"Initial {'prompt' if whole else 'instruction'}:", fenced(page["initial"])]
+    lines += [f"{page['thing'].capitalize()}:", fenced(page["rewrite"] or "(none yet)")]
+    if page["offsets"]:
+        offsets = ", ".join(f"{cell(label)} {nats:+.2f}" for label, nats in page["offsets"])
+        lines.append(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}.")
     if page["scores"]:
-        lines += _scores(page["scores"])
+        lines += _scores(page["scores"], whole)
     if page["dev"]:
-        lines.append(_dev(page["dev"], page["scores"]))
+        lines.append(_dev(page["dev"], page["scores"], page["thing"]))
     if page["tasks"]:
         rows = [
             [
@@ -33,6 +38,11 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines.append(
             f"Race: {len(page['race']['rows'])} candidates, {selected['calls']:,} of {selected['full_calls']:,} "
             f"scorings that a full evaluation takes; it ended because {selected['stopped']}."
+        )
+    if found := page["search"]:
+        lines.append(
+            f"Search: {found['candidates']:,} prompts competed for {found['calls']:,} task-model calls; the last ones "
+            f"were compared on {found['rows']} dev rows."
         )
     if page["guards"]:
         fired = ", ".join(f"{cell(guard.name)} {guard.count:,}×" for guard in page["guards"])  # noqa: RUF001
@@ -76,7 +86,7 @@ def fenced(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _scores(scores: dict[str, Any]) -> list[str]:
+def _scores(scores: dict[str, Any], whole: bool) -> list[str]:
     rows, compared = [], any(row["gain_over"] for row in scores["rows"])
     for row in scores["rows"]:
         cells = [cell(row["name"]), percent(row["mean"]), f"{percent(row['low'])} to {percent(row['high'])}"]
@@ -91,21 +101,29 @@ def _scores(scores: dict[str, Any]) -> list[str]:
             same = "same text" if row["style"] == "other" else ""
             cells.append(f"{_gain(over)}, p {pvalue(over['p_value'])}" if over else same)
         rows.append(cells)
-    head = ["instruction", "score", f"{scores['level']} interval", "difference", "interval", "gained / lost", "p"]
+    head = [
+        "prompt" if whole else "instruction",
+        "score",
+        f"{scores['level']} interval",
+        "difference",
+        "interval",
+        "gained / lost",
+        "p",
+    ]
     head += [f"{cell(scores['main']['name'])} over it"] if compared else []
     below = f"Points on {scores['n']:,} {scores['split']} rows; differences are paired by row."
     if compared:
         pair = f"{cell(scores['main']['name'])} against {cell(scores['baseline']['name'])}"
         below += f" The p of {pair} stands as it is; the others are Holm-corrected together."
-    return [table(head, rows), below, *([cell(scores["calibrated"])] if scores["calibrated"] else [])]
+    return [table(head, rows), below, *([cell(scores["calibrated"])] if scores["calibrated"] and not whole else [])]
 
 
 def _gain(found: dict[str, Any]) -> str:
     return f"{signed(found['mean'])} ({signed(found['low'])} to {signed(found['high'])})"
 
 
-def _dev(dev: dict[str, Any], scores: dict[str, Any] | None) -> str:
-    chosen = f"The rewrite was chosen by its dev score, {percent(dev['rewrite'])}, which flatters it; "
+def _dev(dev: dict[str, Any], scores: dict[str, Any] | None, thing: str) -> str:
+    chosen = f"The {thing} was chosen by its dev score, {percent(dev['rewrite'])}, which flatters it; "
     if dev["test"] is not None and scores:
         return chosen + f"its {scores['split']} score is {percent(dev['test'])}."
     corrected = dev["corrected"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prewrite.report.charts import stacked_bar
@@ -15,6 +16,7 @@ from prewrite.report.formats import duration
 from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
 from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
+from prewrite.report.page_search import search, shown_prompt, steps_chart
 from prewrite.report.page_training import curves, estimates, evolution, panels
 from prewrite.report.read import RunData
 
@@ -26,6 +28,10 @@ def build_page(run: RunData) -> dict[str, Any]:
     main = main_instruction(test) if test else "rewrite"
     initial = _initial(run)
     rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
+    prompt = shown_prompt(result)
+    if prompt is not None:  # both sides as the task model reads them
+        initial = replace(prompt, instruction=initial, answer_line="", exemplars=()).render("{input}")
+        rewrite = prompt.render("{input}")
     before, after = word_diff(initial, rewrite) if rewrite else ([], [])
     return {
         "name": run.name,
@@ -35,6 +41,8 @@ def build_page(run: RunData) -> dict[str, Any]:
         "tone": _tone(test, main),
         "initial": initial,
         "rewrite": rewrite,
+        "thing": "prompt" if prompt is not None else "rewrite",
+        "offsets": prompt.label_offsets if prompt is not None else None,
         "before": before,
         "after": after,
         "facts": _facts(run),
@@ -44,8 +52,10 @@ def build_page(run: RunData) -> dict[str, Any]:
         "tasks": _tasks(result),
         "training": curves(run),
         "panels": panels(run.buckets),
-        "evolution": evolution(run, initial),
+        "evolution": evolution(run, _initial(run)),
         "race": race(run, result, test, main),
+        "search": search(run, result),
+        "waterfall": steps_chart(result),
         "labels": label_chart(test, main) if test else None,
         "reliability": reliabilities(test) if test else [],
         "flips_found": flips(run.items, test["baseline"], main) if test and run.items else None,
@@ -90,9 +100,10 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         value = result.get(key) or run.config.get("config", {}).get(key)
         if value:
             facts.append((name, str(value)))
-    fidelity = (result.get("fidelity") or {}).get("rewrite")
+    judged = result.get("fidelity") or {}
+    fidelity = judged.get("prompt", judged.get("rewrite"))
     if fidelity is not None:
-        facts.append(("fidelity of the rewrite", f"{fidelity:.2f}"))
+        facts.append(("fidelity of the wording", f"{fidelity:.2f}"))
     calls = result.get("cost", {}).get("task_model", {})
     if "prompts" in calls:
         facts.append(("task-model prompts", f"{calls['prompts']:,}"))
@@ -112,7 +123,8 @@ def _tasks(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         test, dev = task.get("test"), task.get("dev") or {}
         if test:
             means = {name: found["mean"] for name, found in test["instructions"].items()}
-            gain = test["differences"]["rewrite"]
+            means["rewrite"] = means[test["primary"]]
+            gain = test["differences"][test["primary"]]
         else:
             corrected = dev["corrected"]
             means = {"initial": corrected["score"] - corrected["gain"], "rewrite": corrected["score"]}
@@ -125,14 +137,15 @@ def _dev(result: Mapping[str, Any], test: Mapping[str, Any] | None, main: str) -
     """The dev score of the chosen rewrite, never without what corrects it."""
     dev = result.get("dev") or {}
     scores = dev.get("scores", {})
-    if "rewrite" not in scores:
+    chosen = scores.get("prompt", scores.get("rewrite"))
+    if chosen is None:
         return None
     corrected = dev.get("corrected")
     if test is None and corrected is None:
         return None
     return {
         "n": dev.get("n"),
-        "rewrite": scores["rewrite"],
+        "rewrite": chosen,
         "initial": scores.get("initial"),
         "corrected": corrected,
         "test": test["instructions"][main]["mean"] if test else None,

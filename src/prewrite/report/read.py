@@ -84,6 +84,8 @@ class RunData:
     estimates: EstimateDigest
     rollouts: int
     rewrites: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    """Every prompt that a search compared."""
     items: list[dict[str, Any]]
     result: dict[str, Any] | None
     """None while the run goes on, or where it was stopped."""
@@ -116,8 +118,12 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
         _need(row, {"input": str, "gold": list, "answers": dict}, where)
         for where, row in RunFolder.read_placed_rows(folder.items)
     ]
+    candidates = [
+        _need(row, {"instruction": str, "prompt": dict, "rows": int, "source": str}, where)
+        for where, row in RunFolder.read_placed_rows(folder.candidates)
+    ]
     result = RunFolder.read_json(folder.result) if folder.result.exists() else None
-    return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, items, result)
+    return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, candidates, items, result)
 
 
 def _need(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:

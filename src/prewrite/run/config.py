@@ -136,15 +136,34 @@ class ReadableConfig(TaskConfig):
 
 
 @dataclass
-class SearchConfig(ReadableConfig):
-    """A search of the whole prompt, without training."""
+class PromptConfig:
+    """What of the prompt is searched, and how much that may cost."""
 
     group: ClassVar = "choice"
 
     parts: list[str] = option(
-        list(PARTS), f"what of the prompt may change; any of {', '.join(PARTS)}", common=True, choices=PARTS
+        list(PARTS),
+        f"what of the prompt may change; any of {', '.join(PARTS)}; instruction alone is the paper's method, "
+        "and the default where no test rows are held out",
+        common=True,
+        choices=PARTS,
+        may_change=True,
     )
-    search_calls: int = option(1200, "most task-model calls of the search on dev rows", common=True, above=0)
+    search_calls: int = option(
+        1200,
+        "most task-model calls of the search for a prompt on dev rows; not used with parts instruction",
+        common=True,
+        above=0,
+        may_change=True,
+    )
+
+
+@dataclass
+class SearchConfig(PromptConfig, ReadableConfig):
+    """A search of the whole prompt, without training."""
+
+    group: ClassVar = "choice"
+
     rewriter: str = option(
         "embedded", "who writes other wordings: embedded (untrained), a run folder, or none", common=True
     )
@@ -172,14 +191,14 @@ class ChoiceConfig(ReadableConfig):
 
     strategy: str = option(
         "I",
-        "the final rewrite: I greedy, S best of sampled ones on dev",
+        "I: the greedy rewrite; S: sampled ones too, the best on dev rows",
         common=True,
         choices=STRATEGIES,
         may_change=True,
     )
     num_candidates: int = option(
         10,
-        "sampled rewrites, and rewrites remembered from training, that strategy S chooses from",
+        "sampled rewrites, and rewrites remembered from training, that strategy S adds to the greedy one",
         common=True,
         at_least=1,
         may_change=True,
@@ -231,16 +250,14 @@ class TrainingConfig:
     algorithm: str = option(
         "ppo", "ppo needs TRL 0.25; grpo and rloo run on any TRL since then", common=True, choices=tuple(ALGORITHMS)
     )
-    reward_mode: str = option("auto", "the task part of the reward", common=True, choices=REWARD_MODES)
+    reward_mode: str = option("auto", "the task part of the reward", choices=REWARD_MODES)
     reward_model: str | None = option(
         None, "folder of a learned reward model (prewrite train-reward), for reward_mode model"
     )
     real_every: int = option(4, "with a reward model: updates from one that the task model grades to the next")
     guard_weight: float = option(0.5, "what a fully violated guard takes off the reward")
     max_steps: int = option(30, "updates", common=True, above=0, may_change=True)
-    rewrites_per_step: int = option(
-        16, "rewrites sampled per update", common=True, alias="num_generations", at_least=2
-    )
+    rewrites_per_step: int = option(16, "rewrites sampled per update", alias="num_generations", at_least=2)
     examples_per_rewrite: int = option(
         16, "examples that each rewrite of an instruction is scored on per update", above=0
     )
@@ -301,8 +318,13 @@ class OutputConfig:
 
 
 @dataclass
-class TrainConfig(ChoiceConfig, RewriterConfig, TrainingConfig, OutputConfig):
+class TrainConfig(ChoiceConfig, PromptConfig, RewriterConfig, TrainingConfig, OutputConfig):
     """A training run."""
+
+    @property
+    def wording_alone(self) -> bool:
+        """Whether only the wording of the instruction may change, as in the paper."""
+        return self.parts == ["instruction"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -322,6 +344,12 @@ class TrainConfig(ChoiceConfig, RewriterConfig, TrainingConfig, OutputConfig):
             raise ConfigError(f"entropy_coef is ppo's; {self.algorithm} has no such bonus, leave it at 0")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")
+        if not self.hold_out_test and self.parts == list(PARTS):
+            self.parts = ["instruction"]  # the default; `warn` in train.py says so
+        if not self.hold_out_test and not self.wording_alone:
+            raise ConfigError(
+                "hold_out_test off needs parts instruction: only the choice of a wording on dev rows is corrected for"
+            )
         if not self.hold_out_test and self.strategy != "S":
             raise ConfigError("hold_out_test off needs strategy S: its choice on dev is what can be corrected for")
         if not self.hold_out_test and self.baselines:

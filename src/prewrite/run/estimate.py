@@ -11,6 +11,7 @@ from prewrite.data import Splits
 from prewrite.run.build import InstructionRows, open_price
 from prewrite.run.config import TrainConfig
 from prewrite.run.measure import BASELINES
+from prewrite.run.search import MOST_STEPS
 from prewrite.scoring.rewards import TaskReward
 from prewrite.task_models.budget import estimate
 from prewrite.task_models.stream import unwrapping
@@ -32,17 +33,26 @@ def phases(
     """The parts of the run that ask the task model, in order."""
     complete = not config.hold_out_test
     candidates = 2 + 2 * config.num_candidates  # the initial and the greedy one, samples, remembered ones
-    choices = sum(
-        most_calls(candidates, len(rows.dev), max_items=config.race_items or None, complete=complete)
-        for rows in instructions
-    )
+    if config.wording_alone:
+        choices = sum(
+            most_calls(candidates, len(rows.dev), max_items=config.race_items or None, complete=complete)
+            for rows in instructions
+        )
+        prompts, beside = 2, len(BASELINES)
+    else:
+        choices = len(instructions) * config.search_calls
+        prompts, beside = (
+            MOST_STEPS + 1,
+            len(BASELINES) - 2,
+        )  # the greedy rewrite is tested anyway; no random exemplars
+    chooses = config.strategy == "S" or not config.wording_alone
     tested = sum(len(rows.test) for rows in instructions if rows.test is not None)
     found = [
         Phase("training", training_calls(config, splits, reward)),
         Phase("dev", (1 + math.ceil(config.max_steps / config.eval_steps)) * dev_rows(config, splits)),
-        Phase("choice", choices if config.strategy == "S" else 0),
+        Phase("choice", choices if chooses else 0),
         Phase("control", choices if config.baselines else 0),
-        Phase("test", (2 + (len(BASELINES) if config.baselines else 0)) * tested),
+        Phase("test", (prompts + (beside if config.baselines else 0)) * tested),
     ]
     return [phase for phase in found if phase.calls]
 

@@ -1,8 +1,11 @@
-"""After training: choose the rewrite of an instruction on dev rows, then open the test set, once."""
+"""After training: choose the prompt of an instruction on dev rows, then open the test set, once.
+
+With `parts` other than the instruction alone, the trained rewriter's wordings compete in a search of the whole prompt;
+with the instruction alone, the rewrite is chosen as the paper does.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prewrite.choosing.candidates import Candidate
-from prewrite.choosing.choose import Choice, choose_rewrite
+from prewrite.choosing.choose import Choice, choose_rewrite, competitors
 from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.exemplars import random_set
 from prewrite.choosing.race import Selection, corrected_estimate
 from prewrite.run.build import InstructionRows, choice_settings, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
+from prewrite.run.search import append_candidates, find_prompt, initial_prompt, test_prompt, timed
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
@@ -44,13 +48,69 @@ def measure(
     *,
     train_seconds: float,
 ) -> dict[str, Any]:
-    """Choose and test a rewrite of every instruction; what `result.json` holds."""
+    """Choose and test the prompt of every instruction; what `result.json` holds."""
     seconds = {"train": train_seconds}
-    results = [choose_and_test(config, rows, rewriter, reward, run, seconds) for rows in instructions]
+    choose = choose_and_test if config.wording_alone else search_and_test
+    results = [
+        choose(config, rows, rewriter, reward, run, seconds) | {"rewriter": config.base_model} for rows in instructions
+    ]
+    if results[0]["rewrite"]:  # an empty one is the rewriter's fault, and no prompt
+        TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = reward.evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
     left_out = reward.evaluator.left_out.to_json()
     return {**result, "left_out": left_out, "cost": {"task_model": usage, "seconds": seconds}}
+
+
+def search_and_test(
+    config: TrainConfig,
+    rows: InstructionRows,
+    rewriter: Rewriter,
+    reward: TaskReward,
+    run: RunFolder,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The best prompt with the trained rewriter's wordings, measured on test; a result row.
+
+    Beside its parts the greedy rewrite alone is tested (PRewrite-I), and with `baselines` what training must beat.
+    """
+    initial = initial_prompt(config, rows, reward.evaluator)
+    greedy = rewriter.greedy(rows.instruction)
+    samples = config.num_candidates if config.strategy == "S" else 0
+    with timed(seconds, "search"):
+        wordings, refused = competitors(
+            rows.instruction,
+            rewriter,
+            reward,
+            list(rows.dev),
+            num_candidates=samples,
+            remembered=best_rollouts(run, rows.instruction, samples),
+            seed=config.seed,
+        )
+        run.append(run.rewrites, refused)
+        found = find_prompt(config, rows, reward.evaluator, wordings)
+        append_candidates(run, rows, found)
+        beside, control = {"trained greedy": initial.with_instruction(greedy)} if greedy else {}, None
+        if config.baselines:
+            texts, before = untrained_greedy(config, rows, rewriter)
+            as_many, _ = competitors(
+                rows.instruction,
+                before,
+                reward,
+                list(rows.dev),
+                num_candidates=len(wordings),
+                num_competitors=len(wordings),
+                seed=config.seed,
+            )
+            control = find_prompt(config, rows, reward.evaluator, as_many)
+            beside |= {name: initial.with_instruction(text) for name, text in texts.items()}
+            beside["same search before RL"] = control.prompt
+    result = test_prompt(config, rows, reward, run, found, seconds, beside=beside)
+    return result | {
+        "greedy": greedy,
+        "strategy": config.strategy,
+        "control": control.to_json() if control is not None else None,
+    }
 
 
 def choose_and_test(
@@ -66,36 +126,35 @@ def choose_and_test(
     Adds the phases' times to `seconds`.
     """
     evaluator, instruction, dev_rows = reward.evaluator, rows.instruction, list(rows.dev)
-    started = time.perf_counter()
-    greedy = rewriter.greedy(instruction)
-    instructions: dict[str, str | TaskPrompt] = {"initial": instruction, "rewrite": greedy}
     choice = control = None
-    if config.strategy == "S":
-        remembered = best_rollouts(run, instruction, config.num_candidates)
-        choice = choose(config, rows, rewriter, reward, remembered=remembered, complete=rows.test is None)
-        run.append(run.rewrites, [*choice.refused, *choice.rows])
-        instructions["rewrite"] = choice.rewrite
-    if config.baselines:
-        others, control = baselines(config, rows, reward, rewriter, choice)
-        instructions |= {"trained greedy": greedy, **others}
-    seconds["search"] = seconds.get("search", 0.0) + time.perf_counter() - started
+    with timed(seconds, "search"):
+        greedy = rewriter.greedy(instruction)
+        instructions: dict[str, str | TaskPrompt] = {"initial": instruction, "rewrite": greedy}
+        if config.strategy == "S":
+            remembered = best_rollouts(run, instruction, config.num_candidates)
+            choice = choose(config, rows, rewriter, reward, remembered=remembered, complete=rows.test is None)
+            run.append(run.rewrites, [*choice.refused, *choice.rows])
+            instructions["rewrite"] = choice.rewrite
+        if config.baselines:
+            others, control = baselines(config, rows, reward, rewriter, choice)
+            instructions |= {"trained greedy": greedy, **others}
 
-    started = time.perf_counter()
-    if rows.test is not None:
-        evaluation = evaluate(evaluator, instructions, list(rows.test), primary="rewrite", seed=config.seed)
-        run.append(run.items, evaluation.items())
-        measured = {"verdict": evaluation.verdict("rewrite"), "test": evaluation.to_json()}
-        if choice is not None:
-            picked = choice.selection
-            scores = {"initial": picked.mean(picked.initial), "rewrite": picked.mean(picked.chosen)}
-            measured["dev"] = {"n": len(picked.raced), "scores": scores}
-    else:
-        assert choice is not None  # the settings allow no other strategy without test rows
-        measured = estimate_from_dev(choice.selection, seed=config.seed)
-    seconds["test"] = seconds.get("test", 0.0) + time.perf_counter() - started
+    with timed(seconds, "test"):
+        if rows.test is not None:
+            evaluation = evaluate(evaluator, instructions, list(rows.test), primary="rewrite", seed=config.seed)
+            run.append(run.items, evaluation.items())
+            measured = {"verdict": evaluation.verdict("rewrite"), "test": evaluation.to_json()}
+            if choice is not None:
+                picked = choice.selection
+                scores = {"initial": picked.mean(picked.initial), "rewrite": picked.mean(picked.chosen)}
+                measured["dev"] = {"n": len(picked.raced), "scores": scores}
+        else:
+            assert choice is not None  # the settings allow no other strategy without test rows
+            measured = estimate_from_dev(choice.selection, seed=config.seed)
     texts = {name: evaluator.prompt_of(prompt).instruction for name, prompt in instructions.items()}
     return {
         "instruction": instruction,
+        "prompt": initial_prompt(config, rows, evaluator).with_instruction(texts["rewrite"]).to_json(),
         "rewrite": texts["rewrite"],
         "greedy": greedy,
         "strategy": config.strategy,
@@ -105,7 +164,6 @@ def choose_and_test(
         "guards": {name: reward.penalties(text, instruction, dev_rows) for name, text in texts.items()},
         "fidelity": dict(zip(texts, reward.fidelities(list(texts.values()), instruction), strict=True)),
         "task_model": evaluator.task_model.name,
-        "rewriter": config.base_model,
         "decoding": evaluator.decoding_of(dev_rows[0]),
         "metric": evaluator.metric_of(dev_rows[0]),
     }
@@ -130,9 +188,8 @@ def baselines(
 
     The control has as many candidates in the race as the trained rewriter had, on the same rows and by the same rules.
     """
-    found: dict[str, str | TaskPrompt] = {}
-    for name, before in open_untrained_rewriters(config, trained.settings):  # the last one is where training began
-        found[f"{name} greedy"] = before.greedy(rows.instruction)
+    texts, before = untrained_greedy(config, rows, trained)
+    found: dict[str, str | TaskPrompt] = {**texts}
     as_many = None if choice is None else len(choice.selection.candidates)
     control = choose(config, rows, before, reward, num_competitors=as_many)
     found["best of samples before RL"] = control.rewrite
@@ -142,6 +199,14 @@ def baselines(
             reward.evaluator.prompt_of(rows.instruction), exemplars=shown
         )
     return {name: prompt for name, prompt in found.items() if prompt}, control
+
+
+def untrained_greedy(config: TrainConfig, rows: InstructionRows, trained: Rewriter) -> tuple[dict[str, str], Rewriter]:
+    """The greedy rewrites before RL by their rewriters' names, and the rewriter that training began with."""
+    texts = {}
+    for name, before in open_untrained_rewriters(config, trained.settings):  # the last one is where training began
+        texts[f"{name} greedy"] = before.greedy(rows.instruction)
+    return {name: text for name, text in texts.items() if text}, before
 
 
 def best_rollouts(run: RunFolder, instruction: str, count: int) -> list[Candidate]:
@@ -177,7 +242,8 @@ def overall(results: Sequence[dict[str, Any]]) -> str:
     signs = []  # of the significant differences, 0 for the others
     for result in results:
         if result["test"]:
-            found = result["test"]["differences"]["rewrite"]  # significant by interval and p-value, as one verdict is
+            test = result["test"]
+            found = test["differences"][test["primary"]]  # significant by interval and p-value, as one verdict is
             signs.append(float(np.sign(found["mean"])) if found["significant"] else 0.0)
         else:
             found = result["dev"]["corrected"]

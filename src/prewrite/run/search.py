@@ -1,7 +1,7 @@
 """A search of the whole prompt, top to bottom: data -> task model -> wordings -> search on dev -> test -> prompt.json.
 
-`run_search` is what `prewrite search` does. No training: wordings come from a rewriter as it is, from a file, or from
-nobody, and exemplars from training rows.
+`run_search` is what `prewrite search` does: no training, wordings come from a rewriter as it is, from a file, or from
+nobody, and exemplars from training rows. `find_prompt` and `test_prompt` are the end of a training run too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import Found, plan_search, search_prompt
 from prewrite.errors import ConfigError
+from prewrite.report.render import build_report
 from prewrite.run.build import InstructionRows, open_evaluator, open_instructions, open_reward, open_splits
-from prewrite.run.config import SearchConfig
+from prewrite.run.config import SearchConfig, TrainConfig
 from prewrite.run.record import run_record
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
@@ -29,6 +31,9 @@ from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
 
 logger = logging.getLogger(__name__)
+
+MOST_STEPS = 7
+"""Prompts that `steps_of` gives at most: the initial one, four parts alone, all but the offsets, and all."""
 
 
 def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -40,6 +45,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     instructions = open_instructions(config, splits)
     for note in (note for part in splits for note in part.notes()):
         logger.warning("%s", note)
+    check_search_calls(config, instructions)
     evaluator = open_evaluator(config)
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
@@ -48,78 +54,114 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     parts = [part.to_json() for part in splits]
     run.write_json(run.splits, parts[0] if len(parts) == 1 else {"parts": parts})
 
-    results, prompts = [], []
+    seconds: dict[str, float] = {}
+    results = []
     for rows in instructions:
-        result, found = search_and_test(config, rows, evaluator, reward, run)
-        results.append(result)
-        prompts.append(found.prompt)
-    usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
+        with timed(seconds, "search"):
+            wordings, refused = wordings_of(config, rows, reward) if "instruction" in config.parts else ([], [])
+            run.append(run.rewrites, refused)
+            found = find_prompt(config, rows, evaluator, wordings)
+            append_candidates(run, rows, found)
+        results.append(test_prompt(config, rows, reward, run, found, seconds) | {"rewriter": config.rewriter})
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
-    result |= {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage}}
-    prompts[0].save(run.prompt)
+    usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
+    result |= {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage, "seconds": seconds}}
+    TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
     run.write_json(run.result, result)
+    build_report(run.path)
     return result
 
 
-def search_and_test(
-    config: SearchConfig, rows: InstructionRows, evaluator: Evaluator, reward: TaskReward, run: RunFolder
-) -> tuple[dict[str, Any], Found]:
-    """The prompt that a search finds for one instruction, measured on its test rows; a result row."""
-    dev, test = list(rows.dev), list(rows.test or ())
+def check_search_calls(config: SearchConfig | TrainConfig, instructions: Sequence[InstructionRows]) -> None:
+    """Raises `ConfigError` for calls too few to compare two prompts; before anything is trained or paid."""
+    for rows in instructions:
+        plan_search(config.search_calls, len(rows.dev), wordings=0)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the time that the block takes to `seconds[phase]`."""
     started = time.perf_counter()
-    texts = wordings(config, rows, reward) if "instruction" in config.parts else []
-    first, second = plan_search(config.search_calls, len(dev), wordings=len(texts))
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def find_prompt(
+    config: SearchConfig | TrainConfig, rows: InstructionRows, evaluator: Evaluator, wordings: Sequence[Candidate]
+) -> Found:
+    """The prompt that the search of the settings finds for one instruction among `wordings` and all other parts."""
+    dev, others = list(rows.dev), []
+    if "instruction" in config.parts:
+        others = [wording for wording in wordings if wording.source != "initial"]
+    first, second = plan_search(config.search_calls, len(dev), wordings=len(others))
     print(
         f"Search: up to {calls_of(first) + calls_of(second):,} task-model calls on {len(dev)} dev rows, "
-        f"{first[0].candidates} prompts at first, {len(texts)} other wordings; then {len(test)} test rows.",
+        f"{first[0].candidates} prompts at first, {len(others)} other wordings.",
         file=sys.stderr,
     )
-    found = search_prompt(
+    return search_prompt(
         evaluator,
-        replace(evaluator.around, instruction=rows.instruction, decoding=config.decoding),
+        initial_prompt(config, rows, evaluator),
         dev,
         train_rows=list(rows.train or ()),
-        wordings=texts,
+        wordings=others,
         parts=config.parts,
         calls=config.search_calls,
         seed=config.seed,
     )
-    run.append(run.candidates, found.events)
-    searched = time.perf_counter()
-    evaluation = evaluate(evaluator, steps_of(found), test, primary="prompt", seed=config.seed)
+
+
+def append_candidates(run: RunFolder, rows: InstructionRows, found: Found) -> None:
+    """Every prompt of a search, with the instruction that it was for."""
+    run.append(run.candidates, ({"instruction": rows.instruction, **event} for event in found.events))
+
+
+def initial_prompt(config: SearchConfig | TrainConfig, rows: InstructionRows, evaluator: Evaluator) -> TaskPrompt:
+    """The prompt that the user starts from: their instruction in the template of the settings."""
+    return replace(evaluator.around, instruction=rows.instruction, decoding=config.decoding)
+
+
+def test_prompt(
+    config: SearchConfig | TrainConfig,
+    rows: InstructionRows,
+    reward: TaskReward,
+    run: RunFolder,
+    found: Found,
+    seconds: dict[str, float],
+    *,
+    beside: Mapping[str, TaskPrompt] | None = None,
+) -> dict[str, Any]:
+    """What was found, its parts and the prompts `beside` it, measured on the test rows; a result row."""
+    evaluator, dev, test = reward.evaluator, list(rows.dev), list(rows.test or ())
+    prompts = steps_of(found)
+    prompts |= {name: prompt for name, prompt in (beside or {}).items() if prompt not in prompts.values()}
+    with timed(seconds, "test"):
+        evaluation = evaluate(evaluator, prompts, test, primary="prompt", seed=config.seed)
     run.append(run.items, evaluation.items())
-    result = {
+    texts = {name: prompt.instruction for name, prompt in prompts.items()}
+    return {
         "instruction": rows.instruction,
         "prompt": found.prompt.to_json(),
+        "rewrite": found.prompt.instruction,
         "verdict": evaluation.verdict("prompt"),
         "test": evaluation.to_json(),
-        "search": {
-            "calls": found.calls,
-            "rows": found.rows,
-            "dev_scores": found.dev_scores,
-            "source": found.source,
-            "offsets": found.offsets,
-            "wordings": len(texts),
-            "candidates": len(found.events),
-        },
-        "guards": reward.penalties(found.prompt.instruction, rows.instruction, dev),
-        "fidelity": reward.fidelities([found.prompt.instruction], rows.instruction)[0],
+        "dev": {"n": found.rows, "scores": found.dev_scores},
+        "search": found.to_json() | {"waterfall": waterfall(found)},
+        "guards": {name: reward.penalties(text, rows.instruction, dev) for name, text in texts.items()},
+        "fidelity": dict(zip(texts, reward.fidelities(list(texts.values()), rows.instruction), strict=True)),
         "task_model": evaluator.task_model.name,
-        "rewriter": config.rewriter,
         "decoding": evaluator.decoding_of(dev[0]),
         "metric": evaluator.metric_of(dev[0]),
-        "seconds": {"search": searched - started, "test": time.perf_counter() - searched},
     }
-    return result, found
 
 
-def steps_of(found: Found) -> dict[str, str | TaskPrompt]:
+def steps_of(found: Found) -> dict[str, TaskPrompt]:
     """The prompts that show what each part brings: the initial one, each part of the chosen one alone, and all of it.
 
     A part that the chosen prompt leaves as it was has no step.
     """
     initial, chosen = found.initial, found.prompt
-    steps: dict[str, str | TaskPrompt] = {"initial": initial}
+    steps: dict[str, TaskPrompt] = {"initial": initial}
     if found.calibrated_initial != initial:
         steps["label offsets"] = found.calibrated_initial
     if chosen.instruction != initial.instruction:
@@ -128,15 +170,50 @@ def steps_of(found: Found) -> dict[str, str | TaskPrompt]:
         steps["answer line"] = replace(initial, answer_line=chosen.answer_line)
     if chosen.exemplars != initial.exemplars:
         steps["exemplars"] = replace(initial, exemplars=chosen.exemplars, layout=chosen.layout)
-    if chosen.label_offsets is not None and len(steps) > 2:
-        steps["all but offsets"] = replace(chosen, label_offsets=None)
+    plain = replace(chosen, label_offsets=None)
+    if plain not in steps.values():
+        steps["all but offsets"] = plain
     return {name: prompt for name, prompt in steps.items() if name == "initial" or prompt != chosen} | {
         "prompt": chosen
     }
 
 
-def wordings(config: SearchConfig, rows: InstructionRows, reward: TaskReward) -> list[tuple[str, str]]:
-    """(text, where it came from) of other wordings of the instruction, without those that a guard refuses."""
+def waterfall(found: Found) -> list[dict[str, str]]:
+    """How the score rises from the initial prompt to the chosen one, part by part.
+
+    Each step names the tested prompt that it ends at and the parts that it adds: exemplars first, which bring most,
+    then the words, then the label offsets.
+    """
+    initial, chosen = found.initial, found.prompt
+    words = [
+        name
+        for name, changed in (
+            ("wording", chosen.instruction != initial.instruction),
+            ("answer line", chosen.answer_line != initial.answer_line),
+        )
+        if changed
+    ]
+    added = [["exemplars"] if chosen.exemplars != initial.exemplars else [], words]
+    added.append(["label offsets"] if chosen.label_offsets is not None else [])
+    added = [parts for parts in added if parts]
+    tested = steps_of(found)
+    steps = []
+    for number, parts in enumerate(added):
+        if number == len(added) - 1:
+            at = "prompt"
+        elif number == 0 and len(parts) == 1:
+            at = parts[0]
+        else:
+            at = "all but offsets"
+        if at in tested:  # two words without exemplars before them have no test of their own
+            steps.append({"at": at, "adds": " and ".join(parts)})
+    return steps
+
+
+def wordings_of(
+    config: SearchConfig, rows: InstructionRows, reward: TaskReward
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """Other wordings of the instruction, and a row for each that a guard refuses."""
     found = [Candidate(rows.instruction, "initial")]
     if config.candidates is not None:
         found += [Candidate(text, "file") for text in read_wordings(config.candidates)]
@@ -145,7 +222,7 @@ def wordings(config: SearchConfig, rows: InstructionRows, reward: TaskReward) ->
     kept, refused = split_by_guards(merge(found), reward, rows.instruction, list(rows.dev))
     if refused:
         logger.warning("%d of %d wordings refused by guards", len(refused), len(refused) + len(kept) - 1)
-    return [(candidate.rewrite, candidate.source) for candidate in kept if candidate.source != "initial"]
+    return kept, refused
 
 
 def open_proposer(name: str) -> Any:

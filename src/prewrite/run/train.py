@@ -35,6 +35,7 @@ from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
 from prewrite.run.progress import stop_on_interrupt, training_bar
 from prewrite.run.record import open_run_folder
+from prewrite.run.search import check_search_calls
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import language_note
 from prewrite.train import processes
@@ -86,6 +87,8 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     trainer_settings(config)  # trl_overrides may hold what another setting decides
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
+    if not config.wording_alone:
+        check_search_calls(config, instructions)
     mixture = open_mixture(config, splits)
     load_meta_prompt(config.meta_family)
 
@@ -121,6 +124,10 @@ def warn(config: TrainConfig, splits: Sequence[Splits], instructions: Sequence[I
     for part in splits:
         for note in part.notes():
             logger.warning("%s", note)
+    if not config.hold_out_test:
+        logger.warning(
+            "no test rows are held out, so the wording alone is chosen: only that choice can be corrected for"
+        )
     foreign = [found for rows in instructions if (found := language_note(rows.instruction))]
     if config.guards and foreign:
         logger.warning("%s", foreign[0])
