@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from prewrite.scoring.cues import (
-    ANSWER_FIELDS,
     announced,
     first_sentence,
+    holds_answer,
     is_object,
     json_fields,
     marked,
@@ -21,14 +21,14 @@ from prewrite.scoring.labels import read_label
 from prewrite.scoring.numbers import find_numbers, holds_number, plain
 from prewrite.types import RewriteExample
 
-_FINAL_LINE = re.compile(r"####[ \t]*[*_]*(?!\d+[.):][ \t]+\w)(?=[-$€£¥√.\d])(.*)")
-_IS_THE_ANSWER = re.compile(r"\sis\s(?:the|our|your)\s(?:(?:final|correct)\s)?answer\b", re.IGNORECASE)
+_FINAL_LINE = re.compile(r"####:?[ \t]*[*_]*(?:(?i:final )?(?i:answer)[ \t]+)?(?!\d+[.):][ \t]+\w)(?=[-$€£¥√.\d])(.*)")
+_IS_THE_ANSWER = re.compile(r"\sis\s(?:the|my|our|your)\s(?:(?:final|correct)\s)?answer\b", re.IGNORECASE)
 _SUM = re.compile(r"(?:(?!\b(?:because|since|as|where|when|if|for)\b)[^=(,;:])*=", re.IGNORECASE)
 _ANSWER_LINE = re.compile(
     r"^[\s*_#>-]*(?:(?:the|my|final|short|correct)\s)*answer[*_]*\s*(?:[:：]|(?=\n))[\s*_]*(\S[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OUTPUT_CUE = re.compile(r"^[\s*_#>]*output[*_]*\s*[:：][\s*_]*(?=\S)", re.IGNORECASE)
+_OUTPUT_CUE = re.compile(r"^[\s*_#>]*(?:output|response)[*_]*\s*[:：][\s*_]*(?=\S)", re.IGNORECASE)
 
 
 def parse_answer(output: str, example: RewriteExample) -> str:
@@ -61,9 +61,8 @@ def read_number(text: str) -> str:
     ('42', '', '30')
     """
     text = plain(text)
-    fields = sorted(
-        (field for field in json_fields(text) if field[0] in ANSWER_FIELDS), key=lambda f: "answer" not in f[0]
-    )
+    fields = [field for field in json_fields(text) if holds_answer(field[0])]
+    fields.sort(key=lambda field: "answer" not in field[0])
     for told in (*(value for _, value in fields), *reversed(_FINAL_LINE.findall(text))):
         if number := _result(told):
             return number
@@ -99,14 +98,14 @@ def read_short_answer(text: str) -> str:
 
     The field `answer` where the text is one JSON object and nothing else; else the last `\boxed{}` or `<answer>`; else
     what the last line that begins with "Answer:" says, there or on the next line; else the sentence behind the last
-    "the answer is"; else the first line, without an "Output:" before it.
+    "the answer is"; else the first line, without an "Output:" or "Response:" before it.
 
     >>> read_short_answer("**Answer:** Paris"), read_short_answer("Answer:\nParis"), read_short_answer("Rome\nIt is.")
     ('Paris', 'Paris', 'Rome')
     """
     if is_object(text):
         for name, value in json_fields(text):
-            if name in ("answer", "final_answer") and value.strip():
+            if name.rpartition("_")[2] == "answer" and value.strip():
                 return value.strip()
     for content in marked(text):
         return re.sub(r"\\\w+|[{}]", "", content).strip()
@@ -115,7 +114,7 @@ def read_short_answer(text: str) -> str:
         return _unwrapped(cued[-1])
     for phrase in announced(text):
         return _unwrapped(first_sentence(phrase))
-    return _OUTPUT_CUE.sub("", text.split("\n", 1)[0]).strip()
+    return _OUTPUT_CUE.sub("", text).split("\n", 1)[0].strip()
 
 
 def _unwrapped(answer: str) -> str:

@@ -15,11 +15,18 @@ ANSWER_FIELDS = (
 )  # fmt: skip
 """Names of JSON fields that hold an answer, in lower case with underscores."""
 
+_NAMES_AN_ANSWER = ("answer", "label", "class", "category", "classification", "sentiment", "prediction", "verdict")
+"""Last words of names that do so too: `predicted_label`, `correct_answer`."""
+
 _ANNOUNCED = re.compile(
     r"""
-    (?: \b(?:answer|antwort|réponse|respuesta|risposta|resposta|ответ)\b | 答案|答え|정답 )
-    [*_"'`]* (?:\s+(?:to|for)\s+(?:this|the|your|question|\#?\d+)\b[^\n.,:=]{0,40}?)? [*_"'`]* \s*
-    (?: (?:\b(?:is|was|would\ be|should\ be|must\ be|ist|est|es|è|é)\b|['’]s\b|[是为は])
+    (?: \b(?:answer|antwort|antwoord|réponse|respuesta|risposta|resposta|ответ|odpowiedź|odpověď|svar|vastaus|cevap
+             |jawaban|الإجابة|الجواب|उत्तर|final\s+(?:result|solution|verdict|decision|choice|label|prediction|output|response))\b
+      | \bans\b\.?(?=\s*[:=]) | 答案|答え|정답 )
+    [*_"'`]* (?:\s+(?:final|finale|finala|correct[ae]?|correcta|corretta)\b | \s*\([^()\n]{1,40}\))?
+    (?:\s+(?:to|for)\s+(?:this|the|your|question|part|problem|q?\#?\d+)\b[^\n.,:=]{0,40}?)? [*_"'`]*
+    (?:,\s[\w\s]{1,20},)? \s*
+    (?: (?:\b(?:is|was|would\ be|should\ be|must\ be|ist|lautet|est|es|è|é)\b|['’]s\b|[是为は은는])
         (?!\s*(?:not|n['’]t)\b)\s*[:：]?
       | [:：=→] | -> | \s[-–—]\s | (?=\n) )
     (?:[\s*_`"'“”‘’(\[<>|]|\$(?![-.\d]))*
@@ -36,6 +43,9 @@ _FIELD = re.compile(
 )
 _BOXED = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _TAGGED = re.compile(r"<(?:final_?)?answer>\s*(.*?)\s*(?:</|$)", re.IGNORECASE | re.DOTALL)
+_TAGGED_ELSE = re.compile(
+    r"<(label|class|category|classification|sentiment|prediction|choice|verdict|result)>([^<>]*)</\1>", re.IGNORECASE
+)
 _FENCE = re.compile(r"^```\w*\s*\n|\n?```\s*$")
 # A model that was not stopped goes on with the next example of the pattern it sees in the task template.
 _NEXT_EXAMPLE = re.compile(r"\n[\s#*]*(?:input|question|instruction|article|text)[*]*\s*:", re.IGNORECASE)
@@ -47,7 +57,7 @@ _HEADING = re.compile(
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-_LIST_NUMBER = re.compile(r"^[ \t*_]*\d{1,2}[.)][*_]*[ \t]+(?=\S)", re.MULTILINE)
+_LIST_NUMBER = re.compile(r"^[ \t*_]*\(?\d{1,2}[.)][*_]*[ \t]+(?=\S)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(\w*)[.!?]+[\"'”’)*_\]]*\s|[。！？]")
 _ABBREVIATIONS = {
     "approx", "bros", "capt", "co", "col", "corp", "dr", "ft", "gen", "gov", "hon", "inc", "jr", "lt", "ltd", "mr",
@@ -88,13 +98,14 @@ def first_sentence(text: str) -> str:
 
 
 def marked(text: str) -> list[str]:
-    r"""What stands in each `\boxed{}` or, without any, in each `<answer>`; the last first.
+    r"""What stands in each `\boxed{}` or, without any, in each `<answer>`, `<label>` or the like; the last first.
 
     >>> marked(r"so \boxed{\frac{3}{4}}"), marked("<think>B?</think><answer>A</answer>")
     (['\\frac{3}{4}'], ['A'])
     """
     found = _BOXED.findall(text) if "boxed" in text else []
-    return (found or _TAGGED.findall(text))[::-1]
+    found = found or _TAGGED.findall(text) or [content.strip() for _, content in _TAGGED_ELSE.findall(text)]
+    return found[::-1]
 
 
 def json_fields(text: str) -> list[tuple[str, str]]:
@@ -112,6 +123,15 @@ def json_fields(text: str) -> list[tuple[str, str]]:
             value = _unescaped(value)
         fields.append((re.sub("[ -]", "_", field["name"].lower()), value))
     return fields
+
+
+def holds_answer(field: str) -> bool:
+    """Whether a JSON field of this name holds an answer.
+
+    >>> holds_answer("label"), holds_answer("predicted_label"), holds_answer("reason")
+    (True, True, False)
+    """
+    return field in ANSWER_FIELDS or field.rpartition("_")[2] in _NAMES_AN_ANSWER
 
 
 def _unescaped(value: str) -> str:

@@ -5,7 +5,7 @@ The first of these rules that finds a label decides:
 1. The whole answer is a label, in any case, but for quotes, brackets, bold and stops around it.
 2. A JSON field: those named `label`, `answer` or the like, and nothing else where there are such; else any whose whole
    value is a label.
-3. The last `\\boxed{}` or `<answer>`.
+3. The last `\\boxed{}`, `<answer>`, `<label>` or the like.
 4. The last announcement: "Answer: B", "the answer is B", "B is the correct answer".
 5. A label that opens the answer before a stop or a line's end, or that has a line for itself.
 6. A statement: "the sentiment is B", "classified as B", "I would say B".
@@ -22,32 +22,36 @@ import string
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from prewrite.scoring.cues import ANSWER_FIELDS, announced, first_sentence, json_fields, marked, without_numbering
+from prewrite.scoring.cues import announced, first_sentence, holds_answer, json_fields, marked, without_numbering
 from prewrite.scoring.mentions import CLOSE, OPEN, LabelFinder, even
 
 _EDGES = string.whitespace + "\"'`*_.,:;!?()[]{}“”‘’„«»「」『』《》【】。、，：；！？…"
+_REASON = r"\s(?:because|since|as(?!\s+well)|although|(?:even\s+)?though|despite|while|whereas|in\s+spite\s+of)\s"
 _STOP = re.compile(
     rf"{CLOSE}(?:\s(?:review|sentiment|text|sentence|article|statement|comment|message|tweet|tone)\b)?"
-    r"\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→)"
+    rf"\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→|{_REASON})"
 )
-_FIRST_STOP = re.compile(r"[.,;:!](?=\s|$)|\s\(|\s-+\s|\s(?:because|since|as)\s")
+_FIRST_STOP = re.compile(rf"[.,;:!](?=\s|$)|\s\(|\s-+\s|{_REASON}")
 _STATED = re.compile(
     rf"""
-    (?: \b(?:sentiment|label|class|category|classification|topic|rating|tone|verdict|prediction|result|output|choice
-            |option|review|text|sentence|article|statement|comment|message|tweet|input)\b
+    (?: \b(?:sentiment|label|class|category|classification|topic|rating|tone|verdict|prediction|result|output|response
+            |choice|option|review|text|sentence|article|statement|comment|message|tweet|input)\b
         (?: [^.:,;\n]{{0,40}}? (?:\b(?:is|was|would\ be|should\ be)\b|'s\b)
           | (?:\ of\b[^.:,;\n]{{0,30}})?[*_"]*\s*[:=] )
-      | (?:^|[.!?;,\n]\s+)(?:so|thus|hence|therefore|overall|ultimately|in\ short|in\ (?:conclusion|summary))\b,?
+      | (?:^|[.!?;,\n]\s+)(?:so|thus|hence|therefore|overall|ultimately|consequently
+            |all\ in\ all|on\ balance|on\ the\ whole|to\ sum\ up|in\ (?:short|conclusion|summary|the\ end))\b,?
       | \b(?:classif|categori|label|rate|tag|identif|regard|consider)\w*\b [^.:,;\n]{{0,40}}? \b(?:as|under|into)\b
       | \b(?:falls?|belongs?|fits?)\s+(?:best\s+)?(?:under|into|to|in|within)\b
-      | \bI(?:\ would|\ will|'d|'ll)?\s+(?:say|choose|pick|select|go\ with|conclude)\b )
+      | \bI(?:\ would|\ will|\ am|'d|'ll|'m)?\s+(?:say|choose|pick|select|go(?:ing)?\ (?:with|for)|conclude)\b
+      | \bI\s+(?:think|believe|guess|feel)\s+(?:that\s+)?(?:it|this|that)(?:'s|\s+is|\s+(?:should|would|must)\s+be)\b )
     (?:\s*(?:[:"'*(]|\b(?:a|an|the|that|it|is|as|clearly|definitely|mostly|overall|therefore|indeed|very|quite|strongly
         |likely|probably|option|choice|letter|label|category|class)\b))* {OPEN}$
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _CONFIRMED = (
-    r"\b(?:is|would be|seems to be)\s+(?:the\s+)?(?:(?:most\s+)?(?:correct|right|best|final|fitting)|answer)\b"
+    r"\b(?:is|would be|seems to be)\s+(?:(?:the|my|our|your)\s+)?"
+    r"(?:(?:most\s+)?(?:correct|right|best|final|fitting)|answer)\b"
 )
 _IS_THE_ANSWER = re.compile(rf"{CLOSE}\s+{_CONFIRMED}", re.IGNORECASE)
 # What may stand before a label that opens an answer.
@@ -99,7 +103,7 @@ class _LabelReader:
         if found := self.whole(text):
             return found
         fields = json_fields(text)
-        if named := [value for name, value in fields if name in ANSWER_FIELDS]:
+        if named := [value for name, value in fields if holds_answer(name)]:
             return _agreed(map(self.read, named))
         if found := _agreed(self.whole(value) for _, value in fields):
             return found

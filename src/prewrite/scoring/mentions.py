@@ -6,7 +6,7 @@ labels overlap. No mention is
 - a label of one letter, or of two capitals (`IT`), in another case or glued to others: "A" before a word is an
   article, "I" a pronoun, and "no" a determiner;
 - a label that is a number, within another number: 1 is not in "-1", "1.5", "1/2", "10" or "$1", though it is "1.0";
-- the scale of a rating: "4/5" and "4 out of 5" mention only 4, where 5 is the highest label;
+- the scale of a rating: "4/5" and "4 stars out of 5" mention only 4, where 5 is the highest label;
 - a denied label: "not positive", "no negative words", "positive rather than negative", "negative is wrong";
 - labels in a row ("positive or negative", "A, B, C") or that head parts of the text ("Positive: ... Negative: ..."):
   they name what there is to choose from.
@@ -31,15 +31,19 @@ _TYPOGRAPHY = str.maketrans(
     {**dict.fromkeys("–−‒‐‑", "-"), **dict.fromkeys("’‘´", "'"), **dict.fromkeys("“”„«»", '"')}
 )
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_MAGNITUDE = r"[\s-](?i:hundred|thousand|million|billion|trillion)\b"
 # Words that are labels at times and little words of a sentence at others; and what may follow where they are labels.
 _LITTLE_WORDS = ("a", "i", "no")
-_NO_LITTLE_WORD = r"(?!'\w)(?![ \t]+(?!(?:is|because|since|as|or|and|but|not|rather|over|due)\b)\w)"
+_NO_LITTLE_WORD = (
+    r"(?!'\w)(?![ \t]+(?!(?:is|because|since|as|or|and|but|not|rather|over|due|it|that|this|he|she|they)\b)\w)"
+)
 
 _DENIED_BEFORE = re.compile(
     rf"""
     (?: \b(?: not(?!\s+(?:only|just|merely)\b) | (?:no|without)(?!\s+(?:an?\s+|any\s+)?(?:doubt|question)\b)
-            | never|nor|neither|none|nothing|nobody|hardly|cannot|than|instead|opposite|lack|absence|non
-            | far\ from | fail\w*\ to | anything\ but ) | n't )
+            | never|nor|neither|none|nothing|nobody|hardly|barely|rarely|seldom|scarcely|cannot|than|instead|opposite
+            | lack(?:s|ed|ing)?|absence|non|far\ from | (?:fail|refus)\w*\ to | anything\ but
+            | (?:is|are|was|were|do|does|did|has|would|could|should|ca|wo|ai)nt ) | n't )
     (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so|thus|hence|because|since|and\s+(?:it|is|was|so|thus|hence))\b)[\w'-]+){{0,3}}?
     {OPEN}$
     | (?:不是|不|非|没有|並非|并非){OPEN}$
@@ -70,7 +74,10 @@ class Mention(NamedTuple):
 
 def even(text: str) -> str:
     """Dashes, quotes, spaces and Unicode forms that look alike made equal; what labels are looked for in."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY))
+    if text.isascii():
+        return text
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf")  # cannot be seen
+    return unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY))
 
 
 class LabelFinder:
@@ -86,7 +93,9 @@ class LabelFinder:
         self.numeric = any(map(_NUMBER.fullmatch, self._by_spelling))
         """Whether a label is a number."""
         scale = [int(label) for label in self._by_spelling if label.isdecimal()]
-        self._out_of = re.compile(rf"(?<=\d)\s?(?:/|out of)\s?{max(scale)}(?!\w)") if len(scale) > 2 else None
+        self._out_of = (
+            re.compile(rf"(?<=\d)\s?(?:stars?\s)?(?:/|(?:out )?of)\s?{max(scale)}(?!\w)") if len(scale) > 2 else None
+        )
 
     def find(self, text: str) -> list[Mention]:
         """The mentions in `text`, in order."""
@@ -114,7 +123,8 @@ def _mention_pattern(label: str) -> str:
     if _NUMBER.fullmatch(label):
         decimals = r"(?:\.0+)?" if "." not in label else ""
         before = "" if label[0] in "+-" else "(?<!-)"
-        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥]){before}{pattern}{decimals}(?![.,:/-]?\d)(?!\s?%|\s+out of\b)"
+        unread = rf"(?![.,:/-]?\d| \d{{3}}(?!\d)|\s?%|\+|\s+out of\b|{_MAGNITUDE})"
+        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥]){before}{pattern}{decimals}{unread}"
     if len(label) == 1 and label.isalpha() and label.isascii():
         pattern = rf"(?<![.'-]){pattern}(?![+#'&])(?![.-]\w)"
     if label.lower() in _LITTLE_WORDS:
@@ -142,7 +152,7 @@ def _is_row(text: str, row: list[Mention]) -> bool:
     """Whether these neighbours name options. Of two with a comma between, the second may begin another clause."""
     if len(row) != 2 or not _COMMA.fullmatch(text, row[0].end, row[1].start):
         return len(row) > 1
-    return _ROW_ENDS.match(text, row[1].end) is not None
+    return not _is_denied(text, row[0]) and _ROW_ENDS.match(text, row[1].end) is not None
 
 
 def _is_denied(text: str, mention: Mention) -> bool:

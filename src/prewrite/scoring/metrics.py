@@ -49,7 +49,7 @@ class _Punctuation(dict[int, str | None]):
         return self[code]
 
 
-_PUNCTUATION = _Punctuation({ord("−"): None, ord("´"): None})  # a minus sign and an accent, written for - and '
+_PUNCTUATION = _Punctuation(dict.fromkeys(map(ord, "−´⁄∕")))  # written for - and ' and /
 
 
 def normalise(text: str) -> str:

@@ -7,7 +7,7 @@ Two numbers are equal if their values are, whatever their spelling. The rules:
 | `1,080` `1 080` `1'080` `1_080` `1,00,000` | digits in groups; any space (plain, thin, no-break) before three |
 | `1.234,50` `1.234.567` `12,5` `0,125` | dots may group and a comma be the decimal mark where nothing else fits |
 | `1.234` `1,234` | what fits both ways is read as in English: a decimal dot, a grouping comma |
-| `-5` `–5` `−5` `-$5` `$-5` `negative 5` | negative, where no operand stands before the dash: `10-5` ends in 5 |
+| `-5` `–5` `−5` `-$5` `$-5` `negative 5` `= - 5` | negative, where nothing is taken off: `10-5` ends in 5 |
 | `$1.2 million` `$1.2M` `5k` | magnitude words count; short ones behind a currency sign only, but for k |
 | `1e3` `10^{-3}` `10**6` `10⁻³` `1.5 × 10^3` | powers have a value; the exponent of a unit (`m^2`) is no number |
 | `3/4` `\\frac{3}{4}` `½` `2 1/2` `2\\frac{1}{2}` | a quotient; a proper fraction behind a number is added to it |
@@ -64,7 +64,7 @@ _NUMBER = re.compile(
     )
     (?P<magnitude>
         (?:[ -]?(?i:hundred|thousand|million|billion|trillion|lakh|crore)s?\b){{1,2}}
-      | (?(currency)(?:[kKmMbB]|mn|bn|tn)|k)(?!\w)
+      | (?(currency)(?:[kKmMbBT]|mn|bn|tn|\s(?:[KMBT]|mn|bn|tn))|k)(?!\w)
     )?
     """,
     re.VERBOSE,
@@ -79,7 +79,7 @@ _FACTORS = re.compile(
 _GROUPED_BY_COMMAS = re.compile(r"[1-9]\d?\d?(?:,\d{2,3})*,\d{3}")
 _MAGNITUDES = {
     "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9,
-    "trillion": 10**12, "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12,
+    "trillion": 10**12, "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "t": 10**12, "tn": 10**12,
 }  # fmt: skip
 
 
@@ -183,6 +183,7 @@ def _quotient(over: float, under: float) -> int | float:
 # ---- spellings made plain -----------------------------------------------------------------------------------------
 
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]*[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_MINUS_BEHIND_EQUALS = re.compile(r"(?<==)(\s?)-\s(?=[\d$.])")  # elsewhere a dash with a space is a bullet
 _FRACTION_BEHIND_DIGIT = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # a space makes "2½" a mixed number
 _LATEX = [
     (re.compile(r"\\[,!;: ]|~"), " "),
@@ -192,8 +193,8 @@ _LATEX = [
     (re.compile(r"\^\{?\\circ\}?"), "°"),
     (re.compile(r"\\sqrt(\[\d\])?\{([^{}]*)\}"), r"√\1(\2)"),
     (re.compile(r"\\sqrt(\[\d\])?\s?(\d)"), r"√\1\2"),
-    (re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)"), " "),
-    (re.compile(r"\\[dt]?frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4"),
+    (re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),
+    (re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))"), r"\1\2/\3\4"),
     (re.compile(r"\\([$%&#_])"), r"\1"),
     (re.compile(r"\\[()\[\]]"), " "),
 ]
@@ -213,6 +214,7 @@ def plain(text: str) -> str:
         text = text.replace("{,}", ",")
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
+    text = _MINUS_BEHIND_EQUALS.sub(r"\1-", text)
     return text.replace("sqrt", "√") if "sqrt(" in text else text
 
 
@@ -235,6 +237,5 @@ class _Characters(dict[int, str]):
 
 
 _CHARACTERS = _Characters(
-    {ord(dash): "-" for dash in "–‒−‐‑⁻"}
-    | {ord("⁄"): "/", ord("∕"): "/", ord("×"): "*", ord("·"): "*", ord("⋅"): "*", ord("’"): "'", ord("⁺"): "+"}
+    {ord(dash): "-" for dash in "–‒−‐‑⁻"} | dict(zip(map(ord, "⁄∕∶×·⋅’⁺"), "//:***'+", strict=True))
 )
