@@ -4,13 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 Task = Literal["classification", "qa", "math"]
 TASKS: tuple[str, ...] = get_args(Task)
 
 Decoding = Literal["likelihood", "constrained", "generate"]
 DECODINGS: tuple[str, ...] = get_args(Decoding)
+
+Role = Literal["user", "assistant"]
+
+
+class Turn(NamedTuple):
+    """What one side says in a conversation."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A prompt for a model that was tuned to chat: earlier turns, and the user's last one, which it answers."""
+
+    turns: tuple[Turn, ...]
+
+    def __str__(self) -> str:
+        """The turns as people read them; no model is sent this."""
+        return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in self.turns)
+
+
+Prompt = str | Conversation
+"""What a task model is sent. A chat model takes a text as one message of the user."""
+
+
+def turns_of(prompt: Prompt) -> tuple[Turn, ...]:
+    """The turns of a prompt; a text is one turn of the user."""
+    return (Turn("user", prompt),) if isinstance(prompt, str) else prompt.turns
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt as chat messages, in the form that chat templates and servers take."""
+    return [{"role": turn.role, "content": turn.text} for turn in turns_of(prompt)]
 
 
 def kind_of_task(task: Task | None, choices: Sequence[str] | None) -> Task | None:

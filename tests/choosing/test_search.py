@@ -8,7 +8,7 @@ from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import plan_search, search_prompt, structures
 from prewrite.errors import ConfigError
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.prompt import TaskPrompt
+from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, TaskPrompt
 from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
@@ -114,6 +114,20 @@ def test_structures_meet_every_layout_and_answer_line():
     ways = {(c.prompt.layout, c.prompt.answer_line) for c in found[2:]}
     assert len(ways) == 2 * 3
     assert {len(candidate.prompt.exemplars) for candidate in found[2:]} == {2, 4, 8}
+
+
+@pytest.mark.parametrize(("chats", "layouts"), [(True, {*LAYOUTS}), (False, {*TEXT_LAYOUTS})])
+def test_exemplars_are_tried_in_turns_where_the_task_model_chats(chats, layouts):
+    class Chatting(ScriptedTaskModel):
+        capabilities = frozenset({"generate", "turns"} if chats else {"generate"})
+
+        def generate(self, prompts):
+            return ["yes" for _ in prompts]
+
+    evaluator = Evaluator(Chatting(lambda prompt: "yes"), decoding="generate")
+    arguments = dict(train_rows=rows_of("train", 60), calls=600, parts=["exemplars"])
+    found = search_prompt(evaluator, TaskPrompt("Decide."), rows_of("dev", 120), **arguments)
+    assert {event["prompt"]["layout"] for event in found.events} == layouts
 
 
 def test_what_cannot_be_searched_is_an_error():

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 from toy import toy_model
 
+from prewrite.errors import CapabilityError
 from prewrite.lm.tokens import chat_text, continuation, continuation_ids, end_ids, has_chat_template, prompt_ids
+from prewrite.types import Conversation, Turn
 
 
 class Characters:
@@ -35,6 +37,13 @@ def test_a_chat_is_one_user_message_and_the_start_of_an_answer_without_a_thought
         "<user>Good?<assistant>",  # the template writes the special tokens itself
         "<user>Bad?<assistant>",
     ]
+
+
+def test_a_conversation_is_its_turns_and_the_start_of_an_answer():
+    prompt = Conversation((Turn("user", "Good?"), Turn("assistant", "no"), Turn("user", "Bad?")))
+    assert chat_text(Characters(), prompt) == "<user>Good?<assistant>no<user>Bad?<assistant>"
+    with pytest.raises(CapabilityError, match="in turns cannot be answered: prompts are sent bare; chat=true"):
+        prompt_ids(Characters(), ["Good?", prompt], chat=False)
 
 
 def test_a_bare_prompt_gets_the_special_tokens_of_its_tokenizer():

@@ -9,7 +9,7 @@ from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
 from prewrite.task_models.scripted import ScriptedTaskModel
-from prewrite.types import RewriteExample
+from prewrite.types import RewriteExample, turns_of
 
 WHOLE = TaskPrompt(
     "Is it spam?",
@@ -52,9 +52,51 @@ def test_a_template_goes_by_its_name_too():
     assert Evaluator(scorer(0.0), template="agnews").prompt("Which topic?", ROW) == "Which topic?\nArticle: Hi"
 
 
-def test_a_prompt_comes_back_from_its_file(tmp_path):
+IN_TURNS = replace(WHOLE, layout="turns", label_offsets=None)
+
+
+def test_in_turns_each_exemplar_is_a_question_of_the_user_and_the_assistants_answer():
+    assert IN_TURNS.messages("Hi {instruction}") == [
+        {
+            "role": "user",
+            "content": "Is it spam? Answer with one of: spam, ham.\n\nInput: You won {input}!\nOutput:",
+        },
+        {"role": "assistant", "content": "spam"},
+        {"role": "user", "content": "Input: See you at six\nOutput:"},
+        {"role": "assistant", "content": "ham"},
+        {"role": "user", "content": "Input: Hi {instruction}\nOutput:"},
+    ]
+    assert IN_TURNS.render("Hi") == (
+        "User: Is it spam? Answer with one of: spam, ham.\n\nInput: You won {input}!\nOutput:\n\n"
+        "Assistant: spam\n\nUser: Input: See you at six\nOutput:\n\nAssistant: ham\n\nUser: Input: Hi\nOutput:"
+    )
+
+
+def test_in_turns_a_template_that_begins_with_the_input_states_the_instruction_once():
+    prompt = replace(IN_TURNS, template="Input: {input}\n\nInstruction: {instruction}\nOutput:", answer_line="")
+    contents = [message["content"] for message in prompt.messages("Hi")]
+    assert contents[0] == "Input: You won {input}!\n\nInstruction: Is it spam?\nOutput:"
+    assert contents[1:] == ["spam", "Input: See you at six\nOutput:", "ham", "Input: Hi\nOutput:"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [WHOLE, replace(WHOLE, layout="exemplars_first"), replace(IN_TURNS, exemplars=())],
+    ids=["instruction first", "exemplars first", "turns without exemplars"],
+)
+def test_as_messages_a_text_is_one_of_the_user(prompt):
+    assert prompt.messages("Hi") == [{"role": "user", "content": prompt.render("Hi")}]
+    assert prompt.sent("Hi") == prompt.render("Hi")
+
+
+@pytest.mark.parametrize("whole", [WHOLE, IN_TURNS], ids=["text", "turns"])
+def test_a_prompt_comes_back_from_its_file(tmp_path, whole):
+    whole.save(tmp_path / "prompt.json")
+    assert load_prompt(tmp_path / "prompt.json") == load_prompt(tmp_path) == whole
+
+
+def test_label_offsets_are_kept_by_label(tmp_path):
     WHOLE.save(tmp_path / "prompt.json")
-    assert load_prompt(tmp_path / "prompt.json") == load_prompt(tmp_path) == WHOLE
     assert json.loads((tmp_path / "prompt.json").read_text())["label_offsets"] == {"spam": 0.5, "ham": -0.5}
 
 
@@ -111,6 +153,39 @@ def test_offsets_that_cannot_be_applied_are_refused():
         Evaluator(scorer(-1.0, -1.8), decoding="generate").score([WHOLE], [ROW])
     with pytest.raises(ConfigError, match="no offset for the label 'other'"):
         Evaluator(scorer(-1.0, -1.8, -2.0)).score([WHOLE], [replace(ROW, choices=("spam", "ham", "other"))])
+
+
+class Chatting(ScriptedTaskModel):
+    """Says how many turns it was sent."""
+
+    capabilities = frozenset({"generate", "turns"})
+
+    def __init__(self):
+        super().__init__(lambda prompt: "1 turn")
+
+    def generate(self, prompts):
+        return [f"{len(turns_of(prompt))} turns" for prompt in prompts]
+
+
+def test_a_prompt_in_turns_is_sent_as_a_conversation_and_shown_as_text():
+    evaluator = Evaluator(Chatting(), decoding="generate")
+    (text,), (turns,) = evaluator.answers([replace(WHOLE, label_offsets=None), IN_TURNS], [ROW])
+    assert (text.output, turns.output) == ("1 turns", "5 turns")
+    assert turns.prompt == IN_TURNS.render("Hi") == evaluator.prompt(IN_TURNS, ROW)
+
+
+def test_a_model_that_does_not_chat_is_not_asked_in_turns():
+    asked = []
+    model = ScriptedTaskModel(lambda prompt: asked.append(prompt) or "ham")
+    model.capabilities |= {"target_logprobs"}
+    evaluator = Evaluator(model, decoding="generate")
+    words = "layout is 'turns'; scripted cannot do 'turns' .*layouts instruction_first, exemplars_first"
+    with pytest.raises(CapabilityError, match=words):
+        evaluator.answers([WHOLE.instruction, IN_TURNS], [ROW])
+    with pytest.raises(CapabilityError, match=words):
+        evaluator.target_logprobs([WHOLE.instruction, IN_TURNS], [ROW])
+    assert asked == [] and evaluator.layouts == ("instruction_first", "exemplars_first")
+    assert evaluator.score([replace(IN_TURNS, exemplars=())], [ROW]).tolist() == [[1.0]]
 
 
 def test_a_wording_is_scored_among_the_other_parts_of_the_prompt():

@@ -63,6 +63,8 @@ class OpenAIApp:
     key: str | None = None
     answer_seconds: float = 0.0
     asked: list[str] = field(default_factory=list)
+    messages: list[list[dict[str, str]]] = field(default_factory=list)
+    """What each request for a chat, or for a chat's tokens, held."""
     texts: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     async def __call__(self, request: Request) -> Response:
@@ -87,7 +89,11 @@ class OpenAIApp:
         return as_json(self._complete(fields) if request.path == "/v1/completions" else self._chat(fields))
 
     def _tokenize(self, fields: dict[str, Any]) -> dict[str, Any]:
-        text = fields["prompt"] if "prompt" in fields else f"<user>{fields['messages'][-1]['content']}<assistant>"
+        if "prompt" in fields:
+            text = fields["prompt"]
+        else:
+            self.messages.append(fields["messages"])
+            text = "".join(f"<{turn['role']}>{turn['content']}" for turn in fields["messages"]) + "<assistant>"
         tokens = [word_id(word) for word in words(text)]
         self.texts[tuple(tokens)] = text
         return {"tokens": tokens, "count": len(tokens)}
@@ -139,6 +145,7 @@ class OpenAIApp:
     def _chat(self, fields: dict[str, Any]) -> dict[str, Any]:
         prompt = fields["messages"][-1]["content"]
         self.asked.append(prompt)
+        self.messages.append(fields["messages"])
         text = answer_to(prompt).strip()
         schema = fields.get("response_format", {}).get("json_schema", {}).get("schema")
         if schema and "json_schema" in self.can:

@@ -1,5 +1,6 @@
 """The answer cache: what is asked once is kept, by several processes, through kills and damage."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.registry import wrap_task_model
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Batch
+from prewrite.types import Conversation, Turn, messages_of
 
 
 @pytest.fixture
@@ -68,6 +70,14 @@ def test_labels_targets_methods_and_models_have_keys_of_their_own():
         ("m", Batch("target_logprobs", ("p",), targets=("b",))),
     ]
     assert len({answer_key(identity, batch, 0) for identity, batch in batches}) == len(batches)
+
+
+def test_a_conversation_has_a_key_that_no_text_has():
+    one = Conversation((Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")))
+    other = Conversation((Turn("user", "a"), Turn("assistant", "b, c"), Turn("user", "")))
+    as_json = json.dumps(messages_of(one))
+    prompts = [one, other, Conversation((Turn("user", "a"),)), "a", str(one), as_json, repr(one)]
+    assert len({answer_key("m", Batch("generate", (prompt,)), 0) for prompt in prompts}) == len(prompts)
 
 
 def test_an_answer_is_on_disk_before_the_next_is_asked(cache):

@@ -28,6 +28,7 @@ from prewrite.rewriter.starter import load_base as load_rewriter_base  # noqa: E
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
 from prewrite.task_models.registry import wrap_task_model  # noqa: E402
+from prewrite.types import Conversation, Turn, messages_of  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = [
@@ -287,6 +288,66 @@ def test_chat_asks_in_the_models_own_template_without_thinking(folder, tmp_path)
     assert chat_model.identity.split("|")[3:] != plain_model.identity.split("|")[3:]
     with pytest.raises(ConfigError, match="no chat template"):
         HFTaskModel(folder, chat=True)
+
+
+EXEMPLARS = (Turn("user", "the movie good or bad : a fine film"), Turn("assistant", "good"))
+CONVERSATIONS = [Conversation((*EXEMPLARS, Turn("user", text))) for text in ("dull plot", "it was very good", "great")]
+
+
+@pytest.fixture(scope="module")
+def chat_folder(folder, tmp_path_factory):
+    """The same model with a chat template that tells the two roles apart."""
+    path = tmp_path_factory.mktemp("chat") / "model"
+    shutil.copytree(folder, path)
+    (path / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ 'is' if message.role == 'user' else 'was' }} {{ message.content }} <end> "
+        "{% endfor %}{% if add_generation_prompt %}was {% endif %}"
+    )
+    return str(path)
+
+
+def test_turns_are_put_in_the_chat_template_as_transformers_does(chat_folder, engine):
+    model, tokenizer = plain(chat_folder)
+    texts = [
+        tokenizer.apply_chat_template(messages_of(prompt), tokenize=False, add_generation_prompt=True)
+        for prompt in CONVERSATIONS
+    ]
+    assert texts[2] == "is the movie good or bad : a fine film <end> was good <end> is great <end> was "
+    expected = [[plain_logprobs(model, tokenizer, text, label).sum() for label in LABELS] for text in texts]
+    task_model = HFTaskModel(chat_folder, dtype="float32", chat=True, max_new_tokens=9)
+    assert np.abs(task_model.label_logprobs(CONVERSATIONS, LABELS) - expected).max() < 1e-4
+    assert task_model.generate(CONVERSATIONS) == [plain_text(model, tokenizer, text) for text in texts]
+    means = [plain_logprobs(model, tokenizer, text, "very bad").mean() for text in texts]
+    assert task_model.target_logprobs(CONVERSATIONS, ["very bad"] * 3) == pytest.approx(means, abs=1e-4)
+    assert task_model.prompt_tokens(CONVERSATIONS) == [len(text.split()) for text in texts]
+
+
+def test_the_turns_that_conversations_begin_with_are_read_once(chat_folder):
+    class Watched:
+        """A model that notes how many tokens it reads."""
+
+        def __init__(self, inner):
+            self.inner, self.read = inner, []
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def __call__(self, ids, *args, **kwargs):
+            self.read.append(tuple(ids.shape))
+            return self.inner(ids, *args, **kwargs)
+
+    task_model = HFTaskModel(chat_folder, chat=True)
+    task_model.trunk = Watched(task_model.trunk)
+    task_model.label_logprobs(CONVERSATIONS, ["good", "bad"])
+    assert task_model.trunk.read == [(1, 15), (3, 6)]  # up to the last "is", then a row each
+
+
+def test_turns_are_taken_in_chat_alone(folder, chat_folder):
+    assert "turns" in HFTaskModel(chat_folder, chat=True).capabilities
+    bare = HFTaskModel(chat_folder)
+    assert "turns" not in bare.capabilities
+    with pytest.raises(CapabilityError, match="prompts are sent bare; chat=true puts them in"):
+        bare.label_logprobs(CONVERSATIONS, LABELS)
 
 
 def cut_off(folder, name):

@@ -71,7 +71,7 @@ def opened(address, monkeypatch):
 
 def test_what_the_server_behind_it_can_do_is_found_through_it(opened):
     model = opened()
-    assert model.chat and model.capabilities == {"generate", "constrained"}
+    assert model.chat and model.capabilities == {"generate", "constrained", "turns"}
     assert model.facts.top_logprobs == 20
     assert model.generate(["a", "b"]) == [answer_to("a").strip(), answer_to("b").strip()]
     assert set(model.constrained(["a", "b"], ("yes", "no"))) <= {"yes", "no"}

@@ -50,7 +50,7 @@ def opened(address, monkeypatch):
 
 def test_what_it_can_do_is_found_out_and_what_not_has_its_reason(opened):
     model = opened()
-    assert model.chat and model.capabilities == {"generate", "constrained"}
+    assert model.chat and model.capabilities == {"generate", "constrained", "turns"}
     assert model.facts.schema == "json_object"  # it knows no json_schema
     assert "shifted by one token" in model.why_not("target_logprobs")
     assert "HTTP 500" in model.facts.why_not["lists"]

@@ -9,6 +9,7 @@ from prewrite.errors import CapabilityError, ModelNotFoundError, TaskModelError
 from prewrite.task_models.checks import check_task_model
 from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.retry import RetryPolicy
+from prewrite.types import Conversation, Turn
 from servers.http_server import HTTPServer
 from servers.ollama_server import OllamaApp
 
@@ -69,6 +70,20 @@ def test_a_bare_prompt_is_sent_raw(app, opened):
     assert app.requests[-1]["raw"] is True and app.requests[-1]["prompt"] == "just this"
 
 
+def test_a_conversation_is_sent_as_its_messages_and_not_raw(app, opened):
+    turns = Conversation((Turn("user", "a good film"), Turn("assistant", "positive"), Turn("user", "a bad film")))
+    assert opened().constrained([turns], LABELS) == ["negative"]
+    assert app.requests[-1]["messages"] == [
+        {"role": "user", "content": "a good film"},
+        {"role": "assistant", "content": "positive"},
+        {"role": "user", "content": "a bad film"},
+    ]
+    asked = len(app.requests)
+    with pytest.raises(CapabilityError, match=r"cannot do 'turns' .*: prompts are sent bare; chat=true"):
+        opened(chat=False).generate([turns])
+    assert len(app.requests) == asked
+
+
 def test_thinking_is_turned_off_where_the_model_has_it(app, opened):
     app.thinks = True
     opened().generate(["a"])
@@ -94,7 +109,7 @@ def test_a_label_that_is_not_there_gets_the_lowest_value_shown_and_none_at_all_i
 
 
 def test_label_scores_are_off_by_default_and_need_a_new_server(app, opened):
-    assert opened().capabilities == {"generate", "constrained"}
+    assert opened().capabilities == {"generate", "constrained", "turns"}
     with pytest.raises(CapabilityError, match="cannot do 'label_logprobs'"):
         opened().label_logprobs(["a"], LABELS)
     app.version = "0.12.10"
@@ -104,7 +119,7 @@ def test_label_scores_are_off_by_default_and_need_a_new_server(app, opened):
 
 def test_an_old_server_cannot_constrain(app, opened):
     app.version = "0.4.7"
-    assert opened().capabilities == {"generate"}
+    assert opened().capabilities == {"generate", "turns"}
 
 
 def test_a_missing_model_is_told_with_the_line_that_pulls_it(opened):
@@ -162,6 +177,7 @@ def test_doctor_tries_each_capability(opened):
         "generate",
         "label_logprobs",
         "constrained",
+        "turns",
         "alone and in a batch",
     ]
     assert checks["target_logprobs"].detail == "not offered: Ollama returns no log-probabilities of given texts"

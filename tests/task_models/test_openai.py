@@ -9,6 +9,7 @@ from prewrite.errors import CapabilityError, ConfigError, ModelNotFoundError, Ta
 from prewrite.task_models.checks import check_task_model
 from prewrite.task_models.openai import OpenAITaskModel
 from prewrite.task_models.retry import RetryPolicy
+from prewrite.types import Conversation, Turn
 from servers.http_server import HTTPServer
 from servers.openai_server import EVERYTHING, OpenAIApp, answer_to, logprob
 
@@ -44,7 +45,7 @@ def test_a_server_that_scores_labels_is_asked_with_bare_prompts(opened):
 
 def test_a_chat_server_is_asked_with_messages(opened):
     task_model = opened(OpenAIApp(can=CHAT_ONLY))
-    assert task_model.chat is True and task_model.capabilities == {"generate", "constrained"}
+    assert task_model.chat is True and task_model.capabilities == {"generate", "constrained", "turns"}
     assert task_model.generate(["a", "b"]) == [answer_to("a").strip(), answer_to("b").strip()]
     labels = ("yes", "no")
     assert task_model.constrained(["a"], labels) == [labels[zlib.crc32(b"a") % 2]]
@@ -73,6 +74,42 @@ def test_in_chat_labels_are_scored_after_the_chat_template(opened):
     task_model = opened(chat=True)
     scores = task_model.label_logprobs(["a film"], ["good", "bad"])
     assert scores[0] == pytest.approx([logprob("<user>a film<assistant>", word) for word in ("good", "bad")])
+
+
+TURNS = Conversation((Turn("user", "a film"), Turn("assistant", "good"), Turn("user", "a book")))
+AS_SENT = [
+    {"role": "user", "content": "a film"},
+    {"role": "assistant", "content": "good"},
+    {"role": "user", "content": "a book"},
+]
+
+
+@pytest.mark.parametrize("method", ["generate", "constrained", "label_logprobs"])
+def test_a_conversation_is_sent_as_its_messages(opened, method):
+    app = OpenAIApp(can=CHAT_ONLY)
+    task_model = opened(app, label_scores=True)
+    getattr(task_model, method)([TURNS], *([] if method == "generate" else [("positive", "negative")]))
+    assert app.messages[-1] == AS_SENT
+
+
+def test_labels_are_scored_after_a_whole_conversation(opened):
+    app = OpenAIApp()
+    scores = opened(app, chat=True).label_logprobs([TURNS], ["good", "bad"])[0]
+    shown = "<user>a film<assistant>good<user>a book<assistant>"
+    assert scores == pytest.approx([logprob(shown, word) for word in ("good", "bad")])
+    assert app.messages[-1] == AS_SENT
+
+
+def test_bare_a_conversation_is_refused(opened):
+    app = OpenAIApp()
+    task_model = opened(app)
+    task_model.warm()
+    asked = len(app.asked)
+    with pytest.raises(CapabilityError, match=r"cannot do 'turns' .*: prompts are sent bare; chat=true"):
+        task_model.generate([TURNS])
+    assert len(app.asked) == asked
+    with pytest.raises(CapabilityError, match=r"'turns' .*: no /chat/completions: "):
+        opened(OpenAIApp(can=frozenset({"completions"}))).generate([TURNS])
 
 
 def test_a_target_is_scored_per_token(opened):
@@ -144,4 +181,9 @@ def test_openai_itself_needs_a_key(monkeypatch):
 
 
 def test_doctor_shows_what_an_openai_server_can_do(opened):
-    assert all(check.ok for check in check_task_model(opened()))
+    in_chat = {check.capability: check for check in check_task_model(opened(OpenAIApp(can=CHAT_ONLY)))}
+    assert in_chat["turns"].ok and in_chat["constrained"].ok
+    missing = [check for check in check_task_model(opened()) if not check.ok]
+    assert [(check.capability, check.detail) for check in missing] == [
+        ("turns", "not offered: prompts are sent bare; chat=true puts them in the model's chat template")
+    ]

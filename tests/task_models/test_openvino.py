@@ -5,6 +5,7 @@ import pytest
 
 from prewrite.errors import NoAnswerError
 from prewrite.lm.embedded import find_gguf
+from prewrite.types import Conversation, Turn
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,12 @@ def test_answers_are_those_of_hf_and_do_not_depend_on_company_in_f32(exact, chat
     prompts = [
         f"Is it positive or negative?\n\nInput: a {word} film\nOutput:" for word in ("good", "bad", "rather dull")
     ]
+    if chat:
+        exemplar = (
+            Turn("user", "Is it positive or negative?\n\nInput: a fine film\nOutput:"),
+            Turn("assistant", "positive"),
+        )
+        prompts[1:] = [Conversation((*exemplar, Turn("user", f"Input: a {word} film"))) for word in ("bad", "dull")]
     labels, targets = ("positive", "negative", "not so bad"), ("positive", "rather bad", "x")
     vino, hf = exact(chat)
     scores = vino.label_logprobs(prompts, labels)

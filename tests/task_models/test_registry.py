@@ -12,9 +12,11 @@ from prewrite.cli.main import main
 from prewrite.errors import CapabilityError, ConfigError
 from prewrite.task_models import registry
 from prewrite.task_models.checks import check_task_model
+from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.registry import TaskModelSpec, destination, open_task_model, parse_task_model
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Batch, Wrapper, stream
+from prewrite.types import Conversation, Turn
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,14 @@ def test_what_a_backend_cannot_do_is_an_error_before_anything_is_asked():
         CapabilityError, match=r"scripted cannot do 'target_logprobs' .it can do: constrained, generate"
     ):
         list(stream(model, Batch("target_logprobs", ("p",), targets=("t",))))
+    assert asked == []
+
+
+def test_a_conversation_is_refused_before_a_model_without_turns_is_asked():
+    asked = []
+    model = CountingTaskModel(ScriptedTaskModel(lambda prompt: asked.append(prompt) or "x"))
+    with pytest.raises(CapabilityError, match="scripted cannot do 'turns'"):
+        model.generate(["p", Conversation((Turn("user", "p"),))])
     assert asked == []
 
 

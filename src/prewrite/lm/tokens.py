@@ -10,32 +10,45 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from prewrite.errors import CapabilityError
+from prewrite.types import Prompt, messages_of
+
+SENT_BARE = "prompts are sent bare; chat=true puts them in the model's chat template"
+"""Why a task model takes no turns."""
+
 
 def has_chat_template(tokenizer: Any) -> bool:
     """Whether the model was tuned to chat and its tokenizer says in which form."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def chat_text(tokenizer: Any, message: str) -> str:
-    """One user message in the model's chat template, up to where the assistant's turn starts.
+def chat_text(tokenizer: Any, prompt: Prompt) -> str:
+    """A user message, or a conversation, in the model's chat template, up to where the assistant's turn starts.
 
     Thinking is off where the template has the switch: an answer follows the header, not a thought. No system message
     is passed: some templates refuse one, and one that writes its own keeps the model at what it was tuned with.
     """
-    messages = [{"role": "user", "content": message}]
+    messages = messages_of(prompt)
     return str(
         tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     )
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
-    """Token ids of prompts, bare or each as a chat message; an empty prompt is the token that a text starts with.
+def bare_text(prompt: Prompt) -> str:
+    """A prompt that is sent without a chat template. Raises `CapabilityError` for a conversation."""
+    if isinstance(prompt, str):
+        return prompt
+    raise CapabilityError(f"a prompt in turns cannot be answered: {SENT_BARE}")
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], *, chat: bool) -> list[list[int]]:
+    """Token ids of prompts, bare or each in the chat template; an empty prompt is the token that a text starts with.
 
     A bare prompt gets the special tokens that the tokenizer was trained with; a chat template writes them itself.
     """
     if not prompts:
         return []
-    texts = [chat_text(tokenizer, prompt) for prompt in prompts] if chat else list(prompts)
+    texts = [chat_text(tokenizer, prompt) if chat else bare_text(prompt) for prompt in prompts]
     rows = [list(ids) for ids in tokenizer(texts, add_special_tokens=not chat)["input_ids"]]
     if all(rows):
         return rows

@@ -16,9 +16,9 @@ from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.left_out import LeftOut
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
-from prewrite.scoring.prompt import TaskPrompt
+from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, Layout, TaskPrompt
 from prewrite.scoring.templates import TASK_TEMPLATE
-from prewrite.task_models.base import Capability, TaskModel
+from prewrite.task_models.base import Method, TaskModel
 from prewrite.task_models.stream import Batch, NoAnswer, Value, cannot, stream
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
@@ -76,6 +76,11 @@ class Evaluator:
         """The whole prompt: a bare instruction among the parts of `around`."""
         return self.around.with_instruction(prompt) if isinstance(prompt, str) else prompt
 
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Where exemplars may stand in a prompt for this task model."""
+        return LAYOUTS if "turns" in self.task_model.capabilities else TEXT_LAYOUTS
+
     def decoding_of(self, example: RewriteExample) -> Decoding:
         """How answers to this kind of example are read. Raises `CapabilityError` if the backend cannot do it."""
         can = self.task_model.capabilities
@@ -88,7 +93,7 @@ class Evaluator:
         decoding: Decoding = self.decoding  # type: ignore[assignment]  # checked in __init__
         if decoding != "generate" and not example.choices:
             return "generate"
-        needs: Capability = "label_logprobs" if decoding == "likelihood" else decoding
+        needs: Method = "label_logprobs" if decoding == "likelihood" else decoding
         if needs not in can:
             raise CapabilityError(
                 f"decoding {decoding!r} needs {needs}; {cannot(self.task_model, needs)}; choose another decoding or "
@@ -101,7 +106,7 @@ class Evaluator:
         return metric_for(example.task) if self.metric == "auto" else self.metric
 
     def prompt(self, rewrite: str | TaskPrompt, example: RewriteExample) -> str:
-        """The text that the task model is sent."""
+        """What the task model is sent, as people read it."""
         return self.prompt_of(rewrite).render(example.input)
 
     def score(self, rewrites: Rewrites, examples: Sequence[RewriteExample]) -> NDArray[np.float64]:
@@ -114,7 +119,7 @@ class Evaluator:
 
         A row to which one of the prompts gets no answer is left out: it has none under the others either.
         """
-        prompts = [self.prompt_of(rewrite) for rewrite in rewrites]
+        prompts = self._whole(rewrites)
         asked: dict[Asked, Answer] = {}
         jobs: dict[tuple[Decoding, tuple[str, ...]], list[Asked]] = {}
         for prompt in dict.fromkeys(prompts):
@@ -151,7 +156,7 @@ class Evaluator:
             raise CapabilityError(
                 f"perplexity rewards score given texts; {cannot(self.task_model, 'target_logprobs')}"
             )
-        whole = [self.prompt_of(rewrite) for rewrite in rewrites]
+        whole = self._whole(rewrites)
         asked = {prompt: index for index, prompt in enumerate(dict.fromkeys(p for p in whole if not p.empty))}
         pairs = [(prompt, example) for prompt in asked for example in examples]
         values = self._replies("target_logprobs", pairs, targets=tuple(example.targets[0] for _, example in pairs))
@@ -162,9 +167,19 @@ class Evaluator:
         rows = [found[asked[prompt]] if prompt in asked else empty for prompt in whole]
         return np.array(rows).reshape(len(rewrites), len(examples))
 
+    def _whole(self, rewrites: Rewrites) -> list[TaskPrompt]:
+        """Whole prompts. Raises `CapabilityError` for one in turns that the task model does not take."""
+        prompts = [self.prompt_of(rewrite) for rewrite in rewrites]
+        if any(prompt.in_turns and prompt.layout not in self.layouts for prompt in prompts):
+            raise CapabilityError(
+                f"the prompt's layout is 'turns'; {cannot(self.task_model, 'turns')}; choose a task model that chats, "
+                f"or one of the layouts {', '.join(TEXT_LAYOUTS)}"
+            )
+        return prompts
+
     def _ask(self, decoding: Decoding, choices: tuple[str, ...], pairs: Sequence[Asked]) -> dict[Asked, Answer]:
         """The graded answer of each pair that got one."""
-        method: Capability = "label_logprobs" if decoding == "likelihood" else decoding
+        method: Method = "label_logprobs" if decoding == "likelihood" else decoding
         own, answers = is_own(self.metric), {}
         for pair, value in self._replies(method, pairs, labels=choices).items():
             prompt, example = pair
@@ -180,14 +195,14 @@ class Evaluator:
 
     def _replies(
         self,
-        method: Capability,
+        method: Method,
         pairs: Sequence[Asked],
         *,
         labels: tuple[str, ...] = (),
         targets: tuple[str, ...] = (),
     ) -> dict[Asked, Value]:
         """What the task model says to each pair; the row of one without an answer is left out."""
-        prompts = tuple(prompt.render(example.input) for prompt, example in pairs)
+        prompts = tuple(prompt.sent(example.input) for prompt, example in pairs)
         found: dict[Asked, Value] = {}
         with closing(stream(self.task_model, Batch(method, prompts, labels=labels, targets=targets))) as replies:
             for row, reply in replies:

@@ -19,10 +19,12 @@ from prewrite.errors import ConfigError
 from prewrite.files import to_json, write_atomic
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.text import fill
-from prewrite.types import DECODINGS
+from prewrite.types import DECODINGS, Conversation, Prompt, Turn, messages_of
 
-Layout = Literal["instruction_first", "exemplars_first"]
+Layout = Literal["instruction_first", "exemplars_first", "turns"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+TEXT_LAYOUTS: tuple[Layout, ...] = ("instruction_first", "exemplars_first")
+"""Those that any task model can be sent."""
 PARTS = ("instruction", "answer_line", "exemplars", "offsets")
 """What of a prompt a search may change."""
 VERSION = 1
@@ -46,7 +48,8 @@ class TaskPrompt:
     exemplars: tuple[Exemplar, ...] = ()
     """In the order in which they are shown."""
     layout: Layout = "instruction_first"
-    """Whether the exemplars come after the instruction or before it; models differ, and tasks do."""
+    """Where the exemplars stand: after the instruction, before it, or as earlier turns of a conversation, which only a
+    task model that chats can be sent. Models differ, and tasks do."""
     template: str = TASK_TEMPLATE
     """How instruction and input are put together: a text with the slots `{instruction}` and `{input}`, or its name."""
     label_offsets: tuple[tuple[str, float], ...] | None = None
@@ -71,8 +74,24 @@ class TaskPrompt:
         """The instruction with its answer line."""
         return f"{self.instruction} {self.answer_line}" if self.answer_line else self.instruction
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether the task model is sent a conversation. Without exemplars every layout is the same one text."""
+        return self.layout == "turns" and bool(self.exemplars)
+
+    def sent(self, input: str) -> Prompt:
+        """What the task model is sent for `input`; braces in any of the values are left as they are."""
+        return self._conversation(input) if self.in_turns else self._text(input)
+
     def render(self, input: str) -> str:
-        """The text that the task model is sent for `input`; braces in any of the values are left as they are."""
+        """What the task model is sent for `input`, as people read it; a text is shown as it is sent."""
+        return str(self.sent(input))
+
+    def messages(self, input: str) -> list[dict[str, str]]:
+        """What a chat model is sent for `input`: `[{"role": "user", "content": ...}, ...]`."""
+        return messages_of(self.sent(input))
+
+    def _text(self, input: str) -> str:
         shown = "\n\n".join(self._shown(exemplar) for exemplar in self.exemplars)
         instruction = self.full_instruction
         ahead = self.layout == "exemplars_first" or _input_first(self.template)
@@ -80,6 +99,16 @@ class TaskPrompt:
             instruction = f"{instruction}\n\n{shown}"
         text = fill(self.template, {"instruction": instruction, "input": input})
         return f"{shown}\n\n{text}" if shown and ahead else text
+
+    def _conversation(self, input: str) -> Conversation:
+        """The first message holds the instruction and the first input; each answer is the assistant's."""
+        frame = _frame(self.template)
+        opening = fill(self.template, {"instruction": self.full_instruction, "input": self.exemplars[0].input})
+        later = [fill(frame, {"input": text}) for text in (*(shown.input for shown in self.exemplars[1:]), input)]
+        turns = [Turn("user", opening)]
+        for exemplar, question in zip(self.exemplars, later, strict=True):
+            turns += [Turn("assistant", exemplar.output), Turn("user", question)]
+        return Conversation(tuple(turns))
 
     def _shown(self, exemplar: Exemplar) -> str:
         """An exemplar as the template shows an input, and its output behind the cue or on a line of its own."""

@@ -24,6 +24,7 @@ from prewrite.errors import TaskModelError, without_keys
 from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Value, Wrapper, is_answer, stream
+from prewrite.types import messages_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,7 +49,9 @@ def default_cache_path() -> Path:
 def answer_key(identity: str, batch: Batch, row: int) -> bytes:
     """Digest of everything that the answer to `row` depends on; 32 bytes."""
     target = batch.targets[row] if batch.targets else None
-    parts = [identity, batch.method, batch.prompts[row], batch.labels, target]
+    prompt = batch.prompts[row]  # as messages a conversation has no key that a text could have
+    shown = prompt if isinstance(prompt, str) else messages_of(prompt)
+    parts = [identity, batch.method, shown, batch.labels, target]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, get_args
 
 from prewrite.errors import PrewriteError
 from prewrite.task_models.base import Capability, TaskModel
+from prewrite.types import Conversation, Prompt, Turn
 
 PROMPT = "Is the sentiment of this review positive or negative?\n\nInput: A wonderful film.\nOutput:"
 LABELS = ("positive", "negative")
@@ -18,6 +19,7 @@ REVIEWS = (
     "The actors do what they can with a script that gives them little to do.",
 )
 NEIGHBOURS = tuple(PROMPT.replace("A wonderful film.", review) for review in REVIEWS)
+TURNS = Conversation((Turn("user", NEIGHBOURS[0]), Turn("assistant", LABELS[1]), Turn("user", PROMPT)))
 SAME = 0.001
 """Nats; what rounding in fp32 does."""
 REASONS = {
@@ -25,6 +27,7 @@ REASONS = {
     "constrained": "it scores labels exactly, which a grammar only approximates: decoding likelihood",
     "label_logprobs": "it returns no log-probabilities",
     "target_logprobs": "it returns no log-probabilities of given texts",
+    "turns": "it takes plain text",
 }
 """Why a backend that does not say so itself lacks a capability."""
 
@@ -84,8 +87,9 @@ def _beside_others(task_model: TaskModel) -> Check:
 
 
 def _try(task_model: TaskModel, capability: Capability) -> tuple[bool, str]:
-    if capability == "generate":
-        text = task_model.generate([PROMPT])[0]
+    if capability in ("generate", "turns"):
+        prompt: Prompt = PROMPT if capability == "generate" else TURNS
+        text = task_model.generate([prompt])[0]
         return bool(text.strip()), repr(text[:60]) if text.strip() else "wrote nothing"
     if capability == "constrained":
         label = task_model.constrained([PROMPT], LABELS)[0]

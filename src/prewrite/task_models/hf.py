@@ -22,8 +22,9 @@ from prewrite.lm.prefix import PrefixGroup, batches, group_by_prefix
 from prewrite.lm.sampling import Start, write_greedily
 from prewrite.lm.tokens import decode, end_ids
 from prewrite.lm.trunk import Cache, context_of, open_trunk
-from prewrite.task_models.base import Capability
+from prewrite.task_models.base import Method
 from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
+from prewrite.types import Prompt
 
 
 class Prefilled(NamedTuple):
@@ -48,13 +49,14 @@ class HFTaskModel(InProcessTaskModel):
     Args:
         model: a folder, a hub id, or `embedded`.
         dtype: `auto` (bf16 where the device has it), `float32`, `bfloat16`, `float16`.
-        chat: wrap each prompt as a user message in the model's chat template, thinking off where it has the switch.
+        chat: put each prompt in the model's chat template, thinking off where it has the switch; a text is one user
+            message.
         max_new_tokens: limit of `generate`, at least 1.
         tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
         share_prefix: compute the shared beginning of a group once; off only to measure what it saves.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"generate", "label_logprobs", "target_logprobs"})
+    methods: frozenset[Method] = frozenset({"generate", "label_logprobs", "target_logprobs"})
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class HFTaskModel(InProcessTaskModel):
     # ---- the contract ---------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    def label_logprobs(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
         label_ids = [self.answer_ids(label) for label in labels]
         longest = max(map(len, label_ids))
@@ -104,7 +106,7 @@ class HFTaskModel(InProcessTaskModel):
         return scores
 
     @torch.inference_mode()
-    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+    def target_logprobs(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt; always at most 0."""
         target_ids = [self.answer_ids(target) for target in targets]
         token_ids = self.fitting_ids(prompts, [len(ids) for ids in target_ids])
@@ -119,7 +121,7 @@ class HFTaskModel(InProcessTaskModel):
         return [float(mean) for mean in means]
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy text, ended by an end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         outputs = [""] * len(prompts)
         token_ids = self.fitting_ids(prompts, [self.max_new_tokens] * len(prompts))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prewrite.errors import CapabilityError, ConfigError, TaskModelError
+from prewrite.lm.tokens import SENT_BARE, bare_text
 from prewrite.task_models.addresses import ollama_address
 from prewrite.task_models.base import Capability
 from prewrite.task_models.labels import label_in, label_schema, label_tokens, scores_from_top, top_tokens
@@ -29,6 +30,7 @@ from prewrite.task_models.stream import (
     Value,
 )
 from prewrite.task_models.token_counts import cut_short, fewest_tokens, token_bound
+from prewrite.types import Prompt, messages_of
 
 FORMAT_SINCE = (0, 5, 0)
 """First server version whose `format` takes a JSON schema."""
@@ -107,7 +109,7 @@ class OllamaTaskModel(StreamedTaskModel):
     def capabilities(self) -> frozenset[Capability]:
         """By server version; `prewrite doctor` tries them."""
         version = _version(self.facts.version)
-        can: set[Capability] = {"generate"}
+        can: set[Capability] = {"generate", "turns"} if self.chat else {"generate"}
         if version >= FORMAT_SINCE:
             can.add("constrained")
         if self.label_scores:
@@ -122,6 +124,8 @@ class OllamaTaskModel(StreamedTaskModel):
 
     def why_not(self, capability: Capability) -> str:
         """Why a capability is not offered."""
+        if capability == "turns":
+            return SENT_BARE
         if capability == "constrained":
             return f"a JSON schema needs Ollama {'.'.join(map(str, FORMAT_SINCE))} or newer"
         if capability == "label_logprobs":
@@ -173,9 +177,8 @@ class OllamaTaskModel(StreamedTaskModel):
             prompt = batch.prompts[job[0]]
             if (least := fewest_tokens(prompt)) > self.num_ctx:
                 return Reply(NoAnswer(f"it has {least:,} tokens or more, and {self._too_long}"), 0, 0)
-            message = {"messages": [{"role": "user", "content": prompt}]}
-            asked = request | (message if self.chat else {"prompt": prompt, "raw": True})
-            return self._reply(batch, prompt, await self._api.post(client, path, asked), limit)
+            asked = {"messages": messages_of(prompt)} if self.chat else {"prompt": bare_text(prompt), "raw": True}
+            return self._reply(batch, prompt, await self._api.post(client, path, request | asked), limit)
 
         def sending(job: Job) -> None:
             batch.sending(job[0], token_bound(batch.prompts[job[0]]), limit)
@@ -219,7 +222,7 @@ class OllamaTaskModel(StreamedTaskModel):
             request["think"] = False
         return request, limit
 
-    def _reply(self, batch: Batch, prompt: str, answer: Any, limit: int) -> Reply:
+    def _reply(self, batch: Batch, prompt: Prompt, answer: Any, limit: int) -> Reply:
         """One answer, checked. Raises `AttemptFailed` for one that is incomplete."""
         message = answer.get("message") if self.chat and isinstance(answer, dict) else answer
         if not isinstance(message, dict) or not answer.get("done") or answer.get("done_reason") in ("load", "unload"):
@@ -240,14 +243,16 @@ class OllamaTaskModel(StreamedTaskModel):
         )
         return Reply(self._value(batch, prompt, text, answer), read, written)
 
-    def _value(self, batch: Batch, prompt: str, text: str | NoAnswer, answer: Mapping[str, Any]) -> Value | NoAnswer:
+    def _value(
+        self, batch: Batch, prompt: Prompt, text: str | NoAnswer, answer: Mapping[str, Any]
+    ) -> Value | NoAnswer:
         if batch.method == "label_logprobs":
             if not answer.get("logprobs"):
                 raise TaskModelError(
                     f"{self.address} ignored the request for log-probabilities; use decoding 'constrained'"
                 )
             top = top_tokens(answer["logprobs"][0].get("top_logprobs") or [])
-            return scores_from_top(top, batch.labels, prompt)
+            return scores_from_top(top, batch.labels, str(prompt))
         if batch.method == "generate" or isinstance(text, NoAnswer):
             return text
         if (label := label_in(text, batch.labels)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prewrite.errors import CapabilityError, ConfigError, StorageError, TaskModelError
-from prewrite.lm.tokens import continuation
+from prewrite.lm.tokens import SENT_BARE, continuation
 from prewrite.task_models.addresses import OPENAI_ADDRESS, is_private, openai_address
 from prewrite.task_models.base import Capability
 from prewrite.task_models.known_servers import keep, recall
@@ -137,11 +137,15 @@ class OpenAITaskModel(StreamedTaskModel):
                     "leave label_scores out, and use decoding 'constrained' or 'generate'"
                 )
             can.add("label_logprobs")
+        if self.chat:
+            can.add("turns")
         return frozenset(can)
 
     def why_not(self, capability: Capability) -> str:
         """Why a capability is not offered."""
         facts, reasons = self.facts, self.facts.why_not
+        if capability == "turns":
+            return SENT_BARE if facts.chat else f"no /chat/completions: {reasons.get('chat')}"
         if capability == "constrained":
             return reasons.get("schema" if self.chat else "choice", "")
         if not facts.completions:

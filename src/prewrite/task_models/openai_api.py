@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prewrite.errors import TaskModelError
+from prewrite.lm.tokens import bare_text
 from prewrite.task_models.labels import label_schema, top_tokens
 from prewrite.task_models.replies import is_cut, is_filtered, text_of, words_in
 from prewrite.task_models.retry import AttemptFailed
 from prewrite.task_models.server import Connection
 from prewrite.task_models.stream import NoAnswer
+from prewrite.types import Prompt, messages_of
 
 Body = Mapping[str, Any]
 Told = Mapping[str, Any]
@@ -72,9 +74,9 @@ class OpenAIApi:
             raise AttemptFailed(f"{len(prompts)} prompts got {len(choices)} choices: {_words(answer)}", billed=True)
         return {**answer, "choices": choices}
 
-    async def talk(self, client: Any, prompt: str, fields: Body) -> Body:
-        """POST /chat/completions with one user message; the answer, with exactly one choice."""
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **fields}
+    async def talk(self, client: Any, prompt: Prompt, fields: Body) -> Body:
+        """POST /chat/completions with a user message or a conversation; the answer, with exactly one choice."""
+        body = {"model": self.model, "messages": messages_of(prompt), **fields}
         answer = await self._post(client, f"{self.address}/chat/completions", body)
         choices = _choices(answer)
         if len(choices) != 1:
@@ -86,13 +88,13 @@ class OpenAIApi:
             raise AttemptFailed(f"the choice has no message: {_words(answer)}", billed=True)
         return {**answer, "choices": choices}
 
-    async def tokenize(self, client: Any, text: str, *, chat: bool = False) -> list[int]:
-        """Token ids by vLLM: of bare text without special tokens, or of a user message in the chat template."""
+    async def tokenize(self, client: Any, prompt: Prompt, *, chat: bool = False) -> list[int]:
+        """Token ids by vLLM: of bare text without special tokens, or of a prompt in the chat template."""
         body: dict[str, Any] = {"model": self.model}
         if chat:
-            body |= {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
+            body |= {"messages": messages_of(prompt), "add_generation_prompt": True}
         else:
-            body |= {"prompt": text, "add_special_tokens": False}
+            body |= {"prompt": bare_text(prompt), "add_special_tokens": False}
         told = await self._post(client, f"{self.root}/tokenize", body)
         if not isinstance(told.get("tokens"), list):
             raise AttemptFailed(f"POST /tokenize gave {str(told)[:80]!r}", billed=False)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prewrite.errors import TaskModelError
-from prewrite.lm.tokens import continuation
+from prewrite.lm.tokens import bare_text, continuation
 from prewrite.task_models.labels import label_in, label_tokens, scores_from_top
 from prewrite.task_models.openai_api import Body, OpenAIApi, response_format, said, scoring_fields, top_of
 from prewrite.task_models.openai_facts import ServerFacts
@@ -16,6 +16,7 @@ from prewrite.task_models.replies import is_cut, text_of, tokens_of
 from prewrite.task_models.retry import AttemptFailed, Refused
 from prewrite.task_models.stream import Batch, NoAnswer, Reply, Value, is_answer
 from prewrite.task_models.token_counts import cut_short, token_bound
+from prewrite.types import Prompt
 
 _KNOWN = "answered by the known model"
 Ask = Callable[[Any, Batch, Job], Awaitable[list[Reply]]]
@@ -89,7 +90,7 @@ class Requests:
         written = {self._continuation(label): label for label in batch.labels}
         if batch.method == "constrained":
             fields["structured_outputs"] = {"choice": list(written)}
-        answer = await self._complete(client, [batch.prompts[row] for row in job], fields)
+        answer = await self._complete(client, [bare_text(batch.prompts[row]) for row in job], fields)
         texts: list[str | NoAnswer] = []
         for choice in answer["choices"]:
             text = text_of(choice.get("text"), limit=limit, finish=choice.get("finish_reason"))
@@ -139,7 +140,7 @@ class Requests:
         top = top_of(answer)
         if not top:
             raise AttemptFailed("the answer has no log-probabilities", billed=True)
-        return self._replies(batch, job, [scores_from_top(top, batch.labels, prompt)], answer)
+        return self._replies(batch, job, [scores_from_top(top, batch.labels, str(prompt))], answer)
 
     async def _complete(self, client: Any, prompts: Sequence[str | list[int]], fields: Mapping[str, Any]) -> Body:
         return await self._asked(self.api.complete(client, prompts, fields))
@@ -148,10 +149,10 @@ class Requests:
         answer = await request
         return {**answer, _KNOWN: self._seen(answer)}
 
-    async def _prompt(self, client: Any, prompt: str, text: str | None = None) -> str | list[int]:
+    async def _prompt(self, client: Any, prompt: Prompt, text: str | None = None) -> str | list[int]:
         """What /completions is sent, `text` behind it: bare text, or in chat the token ids of the chat template."""
         if not self.chat:
-            return prompt + (self._continuation(text) if text is not None else "")
+            return bare_text(prompt) + (self._continuation(text) if text is not None else "")
         ids = await self.api.tokenize(client, prompt, chat=True)
         return ids if text is None else ids + await self.api.tokenize(client, self._continuation(text))
 

@@ -26,8 +26,9 @@ from prewrite.lm.gguf import check_gguf, context_length, copy_as_f16
 from prewrite.lm.identity import file_digest
 from prewrite.lm.prefix import batches, group_by_prefix
 from prewrite.lm.tokens import decode
-from prewrite.task_models.base import Capability
+from prewrite.task_models.base import Method
 from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
+from prewrite.types import Prompt
 
 _FORMAT = 2  # raise it when the conversion below changes, so that old copies are not used
 _FACTS = "prewrite.json"
@@ -39,14 +40,15 @@ class OpenVINOTaskModel(InProcessTaskModel):
 
     Args:
         model: a GGUF file in F16, Q8_0, Q4_0 or Q6_K, or `embedded`.
-        chat: wrap each prompt as a user message in the model's chat template, thinking off where it has the switch.
+        chat: put each prompt in the model's chat template, thinking off where it has the switch; a text is one user
+            message.
         max_new_tokens: limit of `generate`, at least 1.
         precision: `auto` (what is fast on this CPU) or `f32`.
         threads: CPU threads; None takes all cores.
         tokens_per_batch: upper limit of rows x padded length of one forward pass; bounds memory.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"generate", "label_logprobs", "target_logprobs"})
+    methods: frozenset[Method] = frozenset({"generate", "label_logprobs", "target_logprobs"})
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class OpenVINOTaskModel(InProcessTaskModel):
         settings = self.settings_identity(precision, f"{max_new_tokens=}")
         self.identity = f"{self.name}|{digest}|{settings}"
 
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy text, ended by the end-of-sequence token or after `max_new_tokens`; special tokens left out."""
         genai = _genai()
         token_ids = self.fitting_ids(prompts, [self.max_new_tokens] * len(prompts))
@@ -96,7 +98,7 @@ class OpenVINOTaskModel(InProcessTaskModel):
         written = [list(result.m_generation_ids[0]) for result in results]
         return decode(self.tokenizer, written, [self.tokenizer.eos_token_id])
 
-    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    def label_logprobs(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
         label_ids = [self.answer_ids(label) for label in labels]
         token_ids = self.fitting_ids(prompts, [max(map(len, label_ids))] * len(prompts))
@@ -111,7 +113,7 @@ class OpenVINOTaskModel(InProcessTaskModel):
                 scores[:, column] = [values.sum() for values in self._scored(token_ids, [ids] * len(prompts))]
         return scores
 
-    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+    def target_logprobs(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
         target_ids = [self.answer_ids(target) for target in targets]
         token_ids = self.fitting_ids(prompts, [len(ids) for ids in target_ids])

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from prewrite.lm.tokens import bare_text
 from prewrite.task_models.base import Capability
+from prewrite.types import Prompt
 
 LabelScorer = Callable[[str, Sequence[str]], Sequence[float]]
 
@@ -28,23 +30,23 @@ class ScriptedTaskModel:
         self.name = name
         self.identity = name
 
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """`answer` of each prompt, in order."""
-        return [self.answer(prompt) for prompt in prompts]
+        return [self.answer(bare_text(prompt)) for prompt in prompts]
 
-    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+    def constrained(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[str]:
         """`answer` of each prompt where that is a label, else the first label."""
         outputs = self.generate(prompts)
         return [output if output in labels else labels[0] for output in outputs]
 
-    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    def label_logprobs(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> NDArray[np.float64]:
         """See the class docstring; (prompt, label)."""
         if self.label_scores is not None:
-            return np.array([self.label_scores(prompt, labels) for prompt in prompts], dtype=np.float64)
+            return np.array([self.label_scores(bare_text(prompt), labels) for prompt in prompts], dtype=np.float64)
         outputs = self.generate(prompts)
         return np.array([[0.0 if label == output else -10.0 for label in labels] for output in outputs])
 
-    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+    def target_logprobs(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[float]:
         """0 where the answer is the target, -10 elsewhere."""
         outputs = self.generate(prompts)
         return [0.0 if output == target else -10.0 for output, target in zip(outputs, targets, strict=True)]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prewrite.errors import CapabilityError, NoAnswerError, TaskModelError
-from prewrite.task_models.base import Capability, TaskModel
+from prewrite.task_models.base import Capability, Method, TaskModel
 from prewrite.task_models.labels import is_number
 from prewrite.task_models.thoughts import spoken
 from prewrite.task_models.token_counts import token_bound
+from prewrite.types import Conversation, Prompt
 
 Value = str | tuple[float, ...] | float
 """Text for `generate` and `constrained`, one number per label for `label_logprobs`, one for `target_logprobs`."""
@@ -37,8 +38,8 @@ def _ignore(*_: object) -> None:
 class Batch:
     """The questions of one call of a task model."""
 
-    method: Capability
-    prompts: tuple[str, ...]
+    method: Method
+    prompts: tuple[Prompt, ...]
     labels: tuple[str, ...] = ()
     """For `constrained` and `label_logprobs`: the same labels for every prompt."""
     targets: tuple[str, ...] = ()
@@ -97,7 +98,7 @@ class Streaming(Protocol):
 class TokenCounter(Protocol):
     """A task model without `stream` that can tell how many tokens it read and wrote."""
 
-    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
         """Tokens of each prompt as the model reads it, special tokens and chat template included."""
         ...
 
@@ -108,7 +109,7 @@ class TokenCounter(Protocol):
 
 def stream(task_model: TaskModel, batch: Batch) -> Replies:
     """Answers of any task model as they arrive. Raises `CapabilityError` before asking what it cannot do."""
-    require(task_model, batch.method)
+    require(task_model, batch)
     if isinstance(task_model, Streaming):
         yield from task_model.stream(batch)
         return
@@ -121,23 +122,26 @@ def stream(task_model: TaskModel, batch: Batch) -> Replies:
         yield from zip(rows, _ask_each(task_model, batch.rows(rows)), strict=True)
 
 
-def require(task_model: TaskModel, method: Capability) -> None:
-    """Raise `CapabilityError` if `task_model` lacks `method`."""
-    if method not in task_model.capabilities:
-        raise CapabilityError(f"{cannot(task_model, method)}; choose another decoding")
+def require(task_model: TaskModel, batch: Batch) -> None:
+    """Raise `CapabilityError` if `task_model` cannot answer `batch`: it lacks the method, or takes no turns."""
+    can = task_model.capabilities
+    if batch.method not in can:
+        raise CapabilityError(f"{cannot(task_model, batch.method)}; choose another decoding")
+    if "turns" not in can and any(isinstance(prompt, Conversation) for prompt in batch.prompts):
+        raise CapabilityError(f"{cannot(task_model, 'turns')}; choose another layout")
 
 
-def cannot(task_model: TaskModel, method: Capability) -> str:
-    """That `task_model` cannot do `method`, why where its backend says so, and what it can."""
+def cannot(task_model: TaskModel, capability: Capability) -> str:
+    """That `task_model` lacks a capability, why where its backend says so, and what it can do."""
     *_, backend = unwrapping(task_model)
-    reason = backend.why_not(method) if hasattr(backend, "why_not") else ""
+    reason = backend.why_not(capability) if hasattr(backend, "why_not") else ""
     can = ", ".join(sorted(task_model.capabilities)) or "nothing"
-    return f"{task_model.name} cannot do {method!r} (it can do: {can})" + (f": {reason}" if reason else "")
+    return f"{task_model.name} cannot do {capability!r} (it can do: {can})" + (f": {reason}" if reason else "")
 
 
-def no_answer(name: str, prompts: Sequence[str], row: int, reason: str) -> NoAnswerError:
+def no_answer(name: str, prompts: Sequence[Prompt], row: int, reason: str) -> NoAnswerError:
     """The error for a prompt to which the task model `name` gave no answer."""
-    begins = " ".join(prompts[row][:100].split())
+    begins = " ".join(str(prompts[row])[:100].split())
     return NoAnswerError(
         f"{name} gave no answer to prompt {row + 1} of {len(prompts)}, {begins!r}: {reason}", row=row, reason=reason
     )
@@ -216,26 +220,26 @@ class StreamedTaskModel(ABC):
     def load(self) -> None:  # noqa: B027  # nothing to do unless there is
         """Do what the first batch would have to wait for."""
 
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """See `TaskModel.generate`."""
         return [_text(value) for value in self._collect(Batch("generate", tuple(prompts)))]
 
-    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+    def constrained(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[str]:
         """See `TaskModel.constrained`."""
         return [_text(value) for value in self._collect(Batch("constrained", tuple(prompts), labels=tuple(labels)))]
 
-    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    def label_logprobs(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> NDArray[np.float64]:
         """See `TaskModel.label_logprobs`; (prompt, label)."""
         rows = self._collect(Batch("label_logprobs", tuple(prompts), labels=tuple(labels)))
         return np.array(rows, dtype=np.float64).reshape(len(prompts), len(labels))
 
-    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+    def target_logprobs(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[float]:
         """See `TaskModel.target_logprobs`."""
         batch = Batch("target_logprobs", tuple(prompts), targets=tuple(targets))
         return [float(value) for value in self._collect(batch)]  # type: ignore[arg-type]
 
     def _collect(self, batch: Batch) -> list[Value]:
-        require(self, batch.method)
+        require(self, batch)
         values: dict[int, Value] = {}
         with closing(self.stream(batch)) as replies:
             for row, reply in replies:

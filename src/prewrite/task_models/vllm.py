@@ -19,9 +19,10 @@ from prewrite.errors import ConfigError, MissingDependencyError, TaskModelError
 from prewrite.lm.embedded import resolve_model
 from prewrite.lm.identity import folder_digest
 from prewrite.lm.tokens import continuation
-from prewrite.task_models.base import Capability
+from prewrite.task_models.base import Method
 from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
 from prewrite.task_models.labels import label_tokens
+from prewrite.types import Prompt
 
 ONE_MORE = 1  # token that vLLM writes behind what it scores
 
@@ -31,14 +32,14 @@ class VLLMTaskModel(InProcessTaskModel):
 
     Args:
         model: a folder, a hub id, or `embedded`.
-        chat: wrap each prompt as a user message in the model's chat template.
+        chat: put each prompt in the model's chat template; a text is one user message.
         max_new_tokens: limit of `generate`, at least 1.
         dtype: as vLLM names it.
         gpu_memory_utilization: share of the GPU's memory, in (0, 1]; leave room for a policy that trains beside it.
         max_model_len: longest prompt and answer together; None takes the model's own.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"generate", "constrained", "label_logprobs", "target_logprobs"})
+    methods: frozenset[Method] = frozenset({"generate", "constrained", "label_logprobs", "target_logprobs"})
 
     def __init__(
         self,
@@ -81,11 +82,11 @@ class VLLMTaskModel(InProcessTaskModel):
         settings = (f"vllm {vllm.__version__}", dtype, f"{max_model_len=}", f"{max_new_tokens=}")
         self.identity = f"{self.name}|{folder_digest(Path(folder))}|{self.settings_identity(*settings)}"
 
-    def generate(self, prompts: Sequence[str]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy text."""
         return self._write(prompts, greedy(max_tokens=self.max_new_tokens))
 
-    def constrained(self, prompts: Sequence[str], labels: Sequence[str]) -> list[str]:
+    def constrained(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> list[str]:
         """One of `labels` by vLLM's structured output."""
         written = {continuation(label, chat=self.chat): label for label in labels}
         texts = self._write(prompts, choosing(list(written), label_tokens(labels)))
@@ -93,7 +94,7 @@ class VLLMTaskModel(InProcessTaskModel):
             raise TaskModelError(f"{self.name} wrote {wrong[0][:80]!r}, which is not one of the labels {list(labels)}")
         return [written[text] for text in texts]
 
-    def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    def label_logprobs(self, prompts: Sequence[Prompt], labels: Sequence[str]) -> NDArray[np.float64]:
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
         label_ids = [self.answer_ids(label) for label in labels]
         token_ids = self.fitting_ids(prompts, [max(map(len, label_ids)) + ONE_MORE] * len(prompts))
@@ -107,7 +108,7 @@ class VLLMTaskModel(InProcessTaskModel):
             rows = [sums[at : at + len(labels)] for at in range(0, len(sums), len(labels))]
         return np.array(rows, dtype=np.float64).reshape(len(prompts), len(labels))
 
-    def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
+    def target_logprobs(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[float]:
         """Mean natural-log probability per token of each target after its own prompt."""
         target_ids = [self.answer_ids(target) for target in targets]
         token_ids = self.fitting_ids(prompts, [len(ids) + ONE_MORE for ids in target_ids])
@@ -123,7 +124,7 @@ class VLLMTaskModel(InProcessTaskModel):
             for output, target in zip(outputs, targets, strict=True)
         ]
 
-    def _write(self, prompts: Sequence[str], parameters: Any) -> list[str]:
+    def _write(self, prompts: Sequence[Prompt], parameters: Any) -> list[str]:
         outputs = self._run(self.fitting_ids(prompts, [parameters.max_tokens] * len(prompts)), parameters)
         return [output.outputs[0].text for output in outputs]
 
