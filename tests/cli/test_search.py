@@ -1,6 +1,8 @@
 """`prewrite search` writes a prompt.json that `prewrite ask` answers with; bad input is one line and exit code 2."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +98,19 @@ def test_ask_answers_every_row_of_a_file(toy, tmp_path, capsys):
     assert main(ask(toy, tmp_path / "prompt.json", "--file", str(tmp_path / "rows.jsonl"))) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows == [{"input": "step 1", "answer": "now"}, {"input": "now 2", "answer": "now"}]
+
+
+def test_ask_sends_exemplars_as_turns_to_a_model_that_chats(toy, tmp_path, capsys):
+    replace(PROMPT, layout="turns").save(tmp_path / "prompt.json")
+    assert main(ask(toy, tmp_path, "step 3")) == 2
+    assert "the prompt's layout is 'turns'" in (error := capsys.readouterr().err)
+    assert "prompts are sent bare; chat=true puts them in the model's chat template" in error
+    shutil.copytree(toy / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
+    )
+    assert main(ask(tmp_path, tmp_path, "step 3", "--task_model_options", "chat=true")) == 0
+    assert capsys.readouterr().out == "now\n"  # 200 nats are off the other label
 
 
 def test_offsets_can_be_left_out_or_labels_named(toy, tmp_path, capsys):

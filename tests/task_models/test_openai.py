@@ -103,7 +103,7 @@ def test_labels_are_scored_after_a_whole_conversation(opened):
 def test_bare_a_conversation_is_refused(opened):
     app = OpenAIApp()
     task_model = opened(app)
-    task_model.warm()
+    task_model.load()
     asked = len(app.asked)
     with pytest.raises(CapabilityError, match=r"cannot do 'turns' .*: prompts are sent bare; chat=true"):
         task_model.generate([TURNS])
