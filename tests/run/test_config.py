@@ -32,6 +32,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "prewrite"
         ({"task_model_options": "chat"}, "task_model_options is 'chat'; it must be `key: value` lines"),
         ({"task_model": "gpt"}, "task model 'gpt' is not BACKEND:MODEL"),
         ({"max_usd": 1}, "give --prices"),
+        ({"target_kl": 1, "kl_coef": 0}, r"target_kl is 1\.0 with kl_coef 0\.0; both must be above 0 to adapt"),
     ],
 )
 def test_a_value_out_of_bounds_is_an_error_in_python_too(values, words):

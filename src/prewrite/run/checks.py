@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prewrite.errors import ConfigError, ModelNotFoundError
+from importlib.util import find_spec
+
+from prewrite.errors import ConfigError, MissingDependencyError, ModelNotFoundError
 from prewrite.lm.embedded import is_embedded, resolve_model
 from prewrite.run.config import TrainConfig
 from prewrite.task_models.registry import FOLDERS, parse_task_model
@@ -22,6 +24,12 @@ def check_models(config: TrainConfig) -> None:
         except ModelNotFoundError as error:
             without = "; --fidelity_model none does without the judge" if setting == "fidelity_model" else ""
             raise ModelNotFoundError(f"{setting}: {error}{without}") from None
+
+
+def check_tracker(config: TrainConfig) -> None:
+    """Raise `MissingDependencyError` where the package that `report_to` needs is not installed."""
+    if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
+        raise MissingDependencyError("report_to tensorboard: it is not installed; `pip install 'prewrite[tracking]'`")
 
 
 def check_processes(config: TrainConfig, number: int) -> None:

@@ -20,6 +20,7 @@ from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MOD
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
 from prewrite.task_models.registry import parse_task_model
 from prewrite.train.algorithms import ALGORITHMS
+from prewrite.train.kl import check_kl
 from prewrite.types import DECODINGS, TASKS
 
 STRATEGIES = ("I", "S")
@@ -342,6 +343,7 @@ class TrainConfig(ChoiceConfig, PromptConfig, RewriterConfig, TrainingConfig, Ou
             )
         if self.entropy_coef and "entropy_coef" not in ALGORITHMS[self.algorithm].own_settings:
             raise ConfigError(f"entropy_coef is ppo's; {self.algorithm} has no such bonus, leave it at 0")
+        check_kl(self.kl_coef, self.target_kl)
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite contradict each other; give one of them")
         if not self.hold_out_test and self.parts == list(PARTS):

@@ -29,7 +29,7 @@ from prewrite.run.build import (
     resolved,
     trainer_settings,
 )
-from prewrite.run.checks import check_models, check_processes
+from prewrite.run.checks import check_models, check_processes, check_tracker
 from prewrite.run.config import TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
@@ -83,6 +83,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     elif main:  # the other processes may come when its folder is there already
         RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
     check_processes(config, processes.count())
+    check_tracker(config)
     check_models(config)
     trainer_settings(config)  # trl_overrides may hold what another setting decides
     splits = open_splits(config)

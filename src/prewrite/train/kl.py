@@ -5,6 +5,14 @@ from __future__ import annotations
 from prewrite.errors import ConfigError
 
 
+def check_kl(coefficient: float, target: float | None) -> None:
+    """Raise `ConfigError` for a coefficient below 0, or a target that none can be adapted to."""
+    if coefficient < 0:
+        raise ConfigError(f"kl_coef is {coefficient}; it must be at least 0")
+    if target is not None and (target <= 0 or coefficient == 0):
+        raise ConfigError(f"target_kl is {target} with kl_coef {coefficient}; both must be above 0 to adapt")
+
+
 class KLController:
     """`coefficient` multiplies the per-token KL that is taken off the reward.
 
@@ -14,10 +22,7 @@ class KLController:
     """
 
     def __init__(self, coefficient: float, *, target: float | None = None):
-        if coefficient < 0:
-            raise ConfigError(f"kl_coef is {coefficient}; it must be at least 0")
-        if target is not None and (target <= 0 or coefficient == 0):
-            raise ConfigError(f"target_kl is {target} with kl_coef {coefficient}; both must be above 0 to adapt")
+        check_kl(coefficient, target)
         self.coefficient = coefficient
         self.target = target
 
