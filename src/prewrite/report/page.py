@@ -189,7 +189,7 @@ def _minute(record: Mapping[str, Any]) -> str:
 
 
 def _changes(changed: Mapping[str, Sequence[Any]]) -> str:
-    """What a run went on with otherwise than it began."""
+    """The settings that were changed when the run was resumed."""
     told = "; ".join(f"{name}: {_plain(was)} → {_plain(now)}" for name, (was, now) in changed.items())
     return told or "with the same settings"
 

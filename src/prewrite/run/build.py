@@ -89,7 +89,7 @@ def open_instructions(config: TrainConfig | SearchConfig, splits: Sequence[Split
         for instruction, dev_rows in devs.items():
             test_rows = tests.get(instruction)
             if test_rows is not None and config.test_examples:
-                test_rows = _sample(test_rows, config.test_examples, seed=config.seed)
+                test_rows = _draw(test_rows, config.test_examples, seed=config.seed)
             if test_rows is None and config.hold_out_test:
                 left.append(f"{instruction!r} has dev rows and no test rows")
             else:
@@ -139,8 +139,8 @@ def open_rows(config: TaskConfig, split: str, instruction: str | None = None) ->
     return rows
 
 
-def _sample(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
-    """Up to `count` of the rows, in their order."""
+def _draw(rows: PRewriteDataset, count: int, *, seed: int) -> PRewriteDataset:
+    """Up to `count` of the rows, drawn by the seed, in their order."""
     import numpy as np
 
     return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
@@ -259,7 +259,7 @@ def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequ
 
 
 def _reward_model(config: TrainConfig) -> dict[str, Any]:
-    """What `TaskReward` is told about the learned reward model; nothing where the task model grades every update."""
+    """The arguments of `TaskReward` about the learned reward model; none where the task model grades every update."""
     if config.reward_model is None:
         return {}
     from prewrite.train.reward_model import LearnedReward
@@ -275,7 +275,7 @@ def _reward_model(config: TrainConfig) -> dict[str, Any]:
 
 
 def choice_settings(config: ChoiceConfig) -> dict[str, Any]:
-    """What `choose_rewrite` is told about the search."""
+    """The arguments of `choose_rewrite` that settings decide."""
     return dict(
         num_candidates=config.num_candidates,
         race=config.race,

@@ -1,7 +1,7 @@
 """Whether a run can go on in its folder: it must be the same run, and its record must say what changed.
 
 Other rows could put what the rewriter has learned from among the test rows; another learning rate or task model would
-make one run of two halves that its report calls by one name.
+make one run out of two different halves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prewrite.train.algorithms import ALGORITHMS
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(option.name for option in options_of(TrainConfig) if option.may_change)
-"""Settings that a run may go on with otherwise: where things are, cost, memory, length, and how to choose at the end.
+"""Settings that a resumed run may change: where things are, cost, memory, length, and how to choose at the end.
 Of data and task model, what they lead to is compared: the rows, the model's name."""
 
 

@@ -93,7 +93,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     mixture = open_mixture(config, splits)
     load_meta_prompt(config.meta_family)
 
-    # Here torch is imported: what is wrong above is told before those seconds.
+    # Here torch is imported: what is wrong above is reported before that takes seconds.
     ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so before a model is loaded
     config = resolved(config)
     processes.join()

@@ -112,7 +112,7 @@ class PRewritePPOTrainer(TRLPPOTrainer):
                 temperature=args.temperature,
                 generator=torch.Generator(device).manual_seed(int(tokens.integers(2**62))),
             )
-        old = self.forward(prompts, completions) if old is None else old  # sampling may have told it
+        old = self.forward(prompts, completions) if old is None else old  # sampling may have computed it
         ref_logprobs = self.reference(prompts, completions).logprobs
         texts = decode(tokenizer, completions.token_lists(), self.end_ids)
         rewrites = [extract_rewrite(text) for text in texts]

@@ -76,7 +76,7 @@ TRL_KEYS = {
     "learning_rate": "lr",
     "clip_ratio/region_mean": "ppo/clip_fraction",
 }
-# TRL's settings under which it samples otherwise than from the policy's own distribution on the policy's device.
+# With any of these set, TRL samples from another distribution than the policy's, or on another device.
 SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "use_vllm",
             "use_transformers_paged")  # fmt: skip
 
