@@ -60,35 +60,38 @@ class FixedModel:
 
 
 class EmbeddedModel:
-    """The embedded model, one request at a time."""
+    """The embedded model, or another in this process, one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "embedded") -> None:
         from prewrite.task_models.hf import HFTaskModel
 
-        self.inner = HFTaskModel("embedded")
+        self.inner = HFTaskModel(model)
         self.lock = threading.Lock()
 
     def write(self, prompt: str, limit: int, labels: Sequence[str] | None) -> Written:
         import torch
 
-        tokenizer, model = self.inner.tokenizer, self.inner.model
+        tokenizer, trunk = self.inner.tokenizer, self.inner.trunk
         with self.lock, torch.inference_mode():
             if labels:
                 scores = self.inner.label_logprobs([prompt], labels)[0]
                 text = json.dumps({"label": labels[int(scores.argmax())]})
                 return Written([text], [[(text, 0.0)]])
-            ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+            ids = tokenizer(prompt)["input_ids"]
+            cache = trunk.new_cache(1, len(ids) + limit)
             written = Written([], [])
             for _ in range(limit):
-                logprobs = model(ids).logits[0, -1].float().log_softmax(-1)
-                best = logprobs.topk(20)
+                positions = cache.length + torch.arange(len(ids))[None]
+                hidden = trunk(torch.tensor([ids]), positions, cache, keep=1)
+                logprobs = trunk.lm_head(hidden[0, -1]).float().log_softmax(-1)
+                best = logprobs.topk(min(20, len(logprobs)))
                 token = int(best.indices[0])
-                if token == tokenizer.eos_token_id:
+                if token in self.inner.end_ids:
                     break
                 written.tokens.append(tokenizer.decode([token]))
                 named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 written.top.append([(tokenizer.decode([index]), value) for index, value in named])
-                ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+                ids = [token]
             return written
 
 

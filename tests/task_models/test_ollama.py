@@ -11,7 +11,7 @@ from prewrite.task_models.ollama import OllamaTaskModel
 from prewrite.task_models.retry import RetryPolicy
 from prewrite.types import Conversation, Turn
 from servers.http_server import HTTPServer
-from servers.ollama_server import OllamaApp
+from servers.ollama_server import EmbeddedModel, OllamaApp
 
 LABELS = ("positive", "negative")
 QUICK = RetryPolicy(attempts=3, first_delay=0.01)
@@ -200,3 +200,13 @@ def test_the_server_streams_by_default_as_ollama_does(server):
     with pytest.raises(ollama.ResponseError, match="top_logprobs must be between 0 and 20"):
         client.generate("smollm2:135m", "x", top_logprobs=21)
     assert client.generate("smollm2:135m", "", keep_alive=0).done_reason == "unload"
+
+
+def test_the_test_server_can_answer_with_a_real_model(toy, opened, app):
+    from prewrite.task_models.hf import HFTaskModel
+
+    app.model = EmbeddedModel(str(toy / "model"))
+    prompts = ["say the task", "the answer is"]
+    written = HFTaskModel(str(toy / "model"), max_new_tokens=6).generate(prompts)
+    spaceless = [text.replace(" ", "") for text in written]  # the toy's tokens are words without the space before
+    assert opened(chat=False, max_new_tokens=6).generate(prompts) == spaceless

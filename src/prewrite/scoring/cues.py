@@ -23,10 +23,13 @@ _ANNOUNCED = re.compile(
     (?: \b(?:answer|antwort|antwoord|réponse|respuesta|risposta|resposta|ответ|odpowiedź|odpověď|svar|vastaus|cevap
              |jawaban|الإجابة|الجواب|उत्तर|final\s+(?:result|solution|verdict|decision|choice|label|prediction|output|response))\b
       | \bans\b\.?(?=\s*[:=]) | 答案|答え|정답 )
-    [*_"'`]* (?:\s+(?:final|finale|finala|correct[ae]?|correcta|corretta)\b | \s*\([^()\n]{1,40}\))?
+    [*_"'`]* (?:\s+(?:final|finale|finala|correct[ae]?|correcta|corretta)\b 
+      | \s*\((?:in|as|to|one|short|brief|final|exact|rounded|approx\w*|numeric|number)\b[^()\n]{0,40}\))?
     (?:\s+(?:to|for)\s+(?:this|the|your|question|part|problem|q?\#?\d+)\b[^\n.,:=]{0,40}?)? [*_"'`]*
-    (?:,\s[\w\s]{1,20},)? \s*
-    (?: (?:\b(?:is|was|would\ be|should\ be|must\ be|ist|lautet|est|es|è|é)\b|['’]s\b|[是为は은는])
+    (?:,\s[\w\s]{1,20},|\s+(?:here|then|therefore|I\s+(?:would\s+)?\w+)(?=\s))? \s*
+    (?: (?:\b(?:is|was|remains|becomes|equals|comes\ (?:out\ )?to|amounts\ to|ist|lautet|est|es|è|é
+             |(?:would|should|must|will|can|could|may|might|(?:has|seems|appears|turns\ out)\ to)(?:\ \w+)?\ be)\b
+          |['’]s\b|[是为は은는])
         (?!\s*(?:not|n['’]t)\b)\s*[:：]?
       | [:：=→] | -> | \s[-–—]\s | (?=\n) )
     (?:[\s*_`"'“”‘’(\[<>|]|\$(?![-.\d]))*

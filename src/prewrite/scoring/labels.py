@@ -58,7 +58,7 @@ _IS_THE_ANSWER = re.compile(rf"{CLOSE}\s+{_CONFIRMED}", re.IGNORECASE)
 _LEAD = re.compile(
     rf"""
     {OPEN}(?:(?:(?:it|this|that)(?:\ is|'s)|I\ (?:think|believe)|the|an?|option|choice|letter|label|class|category
-        |likely|probably|clearly|definitely|mostly|very)\s+)*{OPEN}
+        |likely|probably|clearly|definitely|obviously|certainly|simply|mostly|mainly|primarily|largely|very)\s+)*{OPEN}
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -8,8 +8,8 @@ labels overlap. No mention is
 - a label that is a number, within another number: 1 is not in "-1", "1.5", "1/2", "10" or "$1", though it is "1.0";
 - the scale of a rating: "4/5" and "4 stars out of 5" mention only 4, where 5 is the highest label;
 - a denied label: "not positive", "no negative words", "positive rather than negative", "negative is wrong";
-- labels in a row ("positive or negative", "A, B, C") or that head parts of the text ("Positive: ... Negative: ..."):
-  they name what there is to choose from.
+- labels in a row ("positive or negative", "A, B, C"), that head parts of the text ("Positive: ... Negative: ...") or
+  lines ("A. Paris"), or that are asked about ("Positive? Negative."): they name what there is to choose from.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ _DENIED_AFTER = re.compile(
 _IN_A_ROW = re.compile(rf"{CLOSE}(?:\s*(?:[,/|&、-]|\b(?:or|and|to|vs\.?|versus)\b))+{OPEN}", re.IGNORECASE)
 _COMMA = re.compile(rf"{CLOSE}\s*,{OPEN}")
 _ROW_ENDS = re.compile(rf"{CLOSE}\s*(?:[.?!\n]|$)")
-_HEADING = re.compile(rf"{CLOSE}\s*:")
+_HEADING = re.compile(rf"{CLOSE}\s*(?::|->|→|=)")
+_LISTED = re.compile(r"[*_]*[.)][*_]*[ \t]+(?!is\b|was\b)\S")
+_QUESTION = re.compile(rf"{CLOSE}\s*\?")
 
 
 class Mention(NamedTuple):
@@ -84,6 +86,7 @@ class LabelFinder:
     """Finds `labels` in texts that `even` has made."""
 
     def __init__(self, labels: Sequence[str]):
+        self._labels = list(labels)
         self._by_spelling = {_spelling(even(label)): label for label in labels}
         self._by_folding = {
             spelling.casefold(): self._by_spelling[spelling] for spelling in reversed(self._by_spelling)
@@ -102,7 +105,7 @@ class LabelFinder:
         if self._out_of:
             text = self._out_of.sub(lambda scale: " " * len(scale.group()), text)
         found = [Mention(self._label(match.group()), *match.span()) for match in self._pattern.finditer(text)]
-        options = _options(text, found)
+        options = _options(text, found) | _listed(text, found, self._labels)
         return [mention for mention in found if mention not in options and not _is_denied(text, mention)]
 
     def _label(self, written: str) -> str:
@@ -123,8 +126,8 @@ def _mention_pattern(label: str) -> str:
     if _NUMBER.fullmatch(label):
         decimals = r"(?:\.0+)?" if "." not in label else ""
         before = "" if label[0] in "+-" else "(?<!-)"
-        unread = rf"(?![.,:/-]?\d| \d{{3}}(?!\d)|\s?%|\+|\s+out of\b|{_MAGNITUDE})"
-        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥]){before}{pattern}{decimals}{unread}"
+        unread = rf"(?![.,:/-]?\d| \d{{3}}(?!\d)|\s?[%$€£¥]|\+|\s+out of\b|{_MAGNITUDE})"
+        return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥±]){before}{pattern}{decimals}{unread}"
     if len(label) == 1 and label.isalpha() and label.isascii():
         pattern = rf"(?<![.'-]){pattern}(?![+#'&])(?![.-]\w)"
     if label.lower() in _LITTLE_WORDS:
@@ -134,7 +137,8 @@ def _mention_pattern(label: str) -> str:
 
 
 def _options(text: str, mentions: list[Mention]) -> set[Mention]:
-    """The mentions that stand in a row with another label, or that head parts of the text as other labels do."""
+    """The mentions that stand in a row with another label, that head parts of the text as other labels do, or that are
+    asked about before another is named."""
     options: set[Mention] = set()
     row = mentions[:1]
     for one, other in [*pairwise(mentions), *((last, None) for last in mentions[-1:])]:
@@ -145,7 +149,18 @@ def _options(text: str, mentions: list[Mention]) -> set[Mention]:
             options.update(row)
         row = [other] if other else []
     headings = {mention for mention in mentions if _HEADING.match(text, mention.end)}
-    return options | headings if len({mention.label for mention in headings}) > 1 else options
+    if len({mention.label for mention in headings}) > 1:
+        options |= headings
+    questions = {mention for mention in mentions if _QUESTION.match(text, mention.end)}
+    return options | questions if len(questions) < len(mentions) else options
+
+
+def _listed(text: str, mentions: list[Mention], labels: list[str]) -> set[Mention]:
+    """The mentions that begin a line each, in the order of `labels`: "A. Paris", "B. Rome", "C. Oslo"."""
+    lines = [mention for mention in mentions if _LISTED.match(text, mention.end)]
+    lines = [at for at in lines if not text[text.rfind("\n", 0, at.start) + 1 : at.start].strip(" \t*_(-")]
+    in_order = [at.label for at in lines] == labels[: len(lines)]
+    return set(lines) if in_order and len(lines) >= min(3, len(labels)) else set()
 
 
 def _is_row(text: str, row: list[Mention]) -> bool:

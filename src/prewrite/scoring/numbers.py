@@ -188,8 +188,8 @@ _FRACTION_BEHIND_DIGIT = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")  # a space 
 _LATEX = [
     (re.compile(r"\\[,!;: ]|~"), " "),
     (re.compile(r"\\(?:left|right|displaystyle|(?:text|mathrm|mathbf|textbf|mbox)(?=\{))"), ""),
-    (re.compile(r"\\(?:times|cdot)\b"), "*"),
-    (re.compile(r"\\pi\b"), "π"),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
+    (re.compile(r"\\pi(?![A-Za-z])"), "π"),
     (re.compile(r"\^\{?\\circ\}?"), "°"),
     (re.compile(r"\\sqrt(\[\d\])?\{([^{}]*)\}"), r"√\1(\2)"),
     (re.compile(r"\\sqrt(\[\d\])?\s?(\d)"), r"√\1\2"),
@@ -237,5 +237,5 @@ class _Characters(dict[int, str]):
 
 
 _CHARACTERS = _Characters(
-    {ord(dash): "-" for dash in "–‒−‐‑⁻"} | dict(zip(map(ord, "⁄∕∶×·⋅’⁺"), "//:***'+", strict=True))
+    {ord(dash): "-" for dash in "–‒−‐‑⁻"} | dict(zip(map(ord, "⁄∕∶×·⋅’⁺№"), "//:***'+#", strict=True))
 )
