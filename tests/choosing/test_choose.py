@@ -4,6 +4,7 @@ import pytest
 
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.choose import choose_rewrite, most_calls, split_by_guards
+from prewrite.scoring.constraints import Constraints
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.rewards import TaskReward
@@ -99,3 +100,10 @@ def test_the_initial_instruction_is_never_refused():
     kept, refused = split_by_guards(candidates, reward(fidelity=Fidelity(Judge())), INSTRUCTION, ROWS)
     assert [candidate.source for candidate in kept] == ["initial"]
     assert [row["rewrite"] for row in refused] == ["Write 7 poems."]
+
+
+def test_a_rewrite_that_breaks_a_rule_of_the_user_is_refused():
+    rules = Constraints(forbid=("rewrite",))
+    choice = choose_rewrite(INSTRUCTION, Writer(), reward(constraints=rules), ROWS, num_candidates=4)
+    assert texts(choice) == [INSTRUCTION, "plain"]
+    assert [row["guards"].keys() for row in choice.refused] == [{"guard/forbid"}] * 4

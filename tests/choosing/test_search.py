@@ -7,6 +7,7 @@ from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import plan_search, search_prompt, structures
 from prewrite.errors import ConfigError
+from prewrite.scoring.constraints import Constraints
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, TaskPrompt
 from prewrite.task_models.counting import CountingTaskModel
@@ -135,3 +136,13 @@ def test_what_cannot_be_searched_is_an_error():
         search(biased_model(), parts=["exemplar"])
     with pytest.raises(ConfigError, match="no dev rows"):
         search_prompt(Evaluator(biased_model()), TaskPrompt("Decide."), [])
+
+
+def test_no_prompt_that_breaks_a_rule_of_the_user_is_tried():
+    rules = Constraints(keep=("Decide",), forbid=("nothing else", "train 3 no", "please"))
+    texts = ["Decide, please.", "Judge.", "Decide now."]
+    found = search(biased_model(), wordings=[Candidate(text, "file") for text in texts], constraints=rules, calls=1200)
+    prompts = [TaskPrompt.from_json(event["prompt"]) for event in found.events]
+    assert all(map(rules.allows, prompts)) and len(prompts) > 40
+    assert {prompt.instruction for prompt in prompts} == {"Decide.", "Decide now."}
+    assert {prompt.answer_line for prompt in prompts} == {"", "Answer with one of: yes, no."}

@@ -56,6 +56,18 @@ def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypat
     assert bool(fired) == ("read it before you use it" in printed.err)
 
 
+def test_strategy_i_keeps_the_instruction_where_the_rewrite_breaks_a_rule_of_the_user(run, capsys, monkeypatch):
+    monkeypatch.setattr("prewrite.rewriter.rewriter.Rewriter.greedy", lambda self, instruction: "Sort letters.")
+    flags = ["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--fidelity-model", "none"]
+    assert main([*flags, "--keep", "mail"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "Sort the mail.\n" and "the greedy rewrite 'Sort letters.' breaks keep" in printed.err
+    assert main([*flags, "--forbid", "letter"]) == 0
+    assert capsys.readouterr().out == "Sort letters.\n"
+    assert main([*flags, "--keep", "post"]) == 2
+    assert "keep 'post' is not in the initial instruction 'Sort the mail.'" in capsys.readouterr().err
+
+
 def test_strategy_i_tells_fidelity_by_the_judge_that_is_named(run, toy, capsys):
     flags = ["rewrite", "--model-dir", str(run), "--instruction", "solve the task", "--json"]
     assert main([*flags, "--fidelity-model", str(toy / "model")]) == 0

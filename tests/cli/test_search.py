@@ -69,6 +69,11 @@ def test_wordings_come_from_a_file(toy, tmp_path):
         (["--search_calls", "3"], "search_calls 3 cannot compare two prompts"),
         (["--candidates", "missing.txt"], "candidates 'missing.txt': no such file"),
         (["--no_hold_out_test"], "a search needs test rows"),
+        (["--keep", "the Task"], "keep 'the Task' is not in the initial instruction 'solve the task'"),
+        (["--forbid", "TASK"], "forbid 'TASK' is in the initial instruction 'solve the task'"),
+        (["--forbid", "step"], "forbid 'step' is in the label 'step'"),
+        (["--keep", "a b", "--forbid", "b"], "keep 'a b' holds 'b', which forbid rules out"),
+        (["--forbid", ""], "forbid holds an empty text"),
     ],
 )
 def test_bad_settings_are_one_line(toy, tmp_path, capsys, more, words):
@@ -139,3 +144,18 @@ def test_ask_needs_one_way_of_input_and_a_prompt(toy, tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
     assert main(ask(toy, tmp_path, "x", "--choices", "step", "other")) == 2
     assert "no offset for the label 'other'" in capsys.readouterr().err
+
+
+def test_the_rules_of_the_user_hold_for_the_prompt_that_is_found(toy, tmp_path):
+    (tmp_path / "wordings.txt").write_text("solve the step\nsolve the task step\nsolve the task please\n")
+    run = tmp_path / "run"
+    more = ["--candidates", str(tmp_path / "wordings.txt"), "--guards", "none", "--search_calls", "400"]
+    assert main(flags(toy, run, *more, "--keep", "the task", "--forbid", "please", "--forbid", "step 7")) == 0
+    refused = [json.loads(line) for line in (run / "rewrites.jsonl").read_text().splitlines()]
+    assert [(row["rewrite"], list(row["guards"])) for row in refused] == [
+        ("solve the step", ["guard/keep"]),
+        ("solve the task please", ["guard/forbid"]),
+    ]
+    rows = [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
+    inputs = {shown["input"] for row in rows for shown in row["prompt"]["exemplars"]}
+    assert len(inputs) > 5 and "step 7" not in inputs and "please" not in str(rows)

@@ -118,3 +118,15 @@ def test_each_part_is_tested_alone_and_the_steps_lead_from_the_initial_prompt_to
     assert list(steps_of(found)) == ["initial", *tested, "prompt"] and len(tested) + 2 <= MOST_STEPS
     expected = [(step, step) if isinstance(step, str) else step for step in steps]
     assert [(step["adds"], step["at"]) for step in waterfall(found)] == expected
+
+
+def test_a_greedy_rewrite_that_breaks_a_rule_of_the_user_is_not_chosen(toy, tmp_path, caplog, capsys):
+    assert main(train_flags(toy, tmp_path / "run", "--keep", "solve the task", *FREE)) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert "solve the task" not in result["greedy"] and result["rewrite"] == "solve the task"
+    assert "the greedy rewrite breaks keep" in caplog.text
+    rollouts = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
+    for row in rollouts:
+        assert ("guard/keep" in row["parts"]) == ("solve the task" not in row["rewrite"])
+    assert main(train_flags(toy, tmp_path / "other", "--keep", "solve it")) == 2
+    assert "keep 'solve it' is not in the initial instruction" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import pytest
 
 from prewrite.errors import CapabilityError, ConfigError
+from prewrite.scoring.constraints import Constraints
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.reward_modes import length_difference
 from prewrite.scoring.rewards import REWARD_MODES, TaskReward, compute_reward
@@ -163,3 +164,11 @@ def test_a_learned_reward_model_replaces_the_task_model():
     graded = TaskReward(evaluator, mode="model", reward_model=lambda rewrites, name: [0.7 for _ in rewrites])
     assert graded([GOOD], INSTRUCTION, ROWS)[0].reward.parts["task"] == pytest.approx(0.7)
     assert asked == []
+
+
+def test_rules_of_the_user_take_off_by_name_whatever_the_guards_are():
+    rules = Constraints(keep=("yes",), forbid=("please",))
+    kept, broken = reward(guards=(), constraints=rules)(["Say yes.", "Please decide."], INSTRUCTION, ROWS)
+    assert kept.reward.parts.keys() == {"task"}
+    assert broken.reward.parts.items() >= {"guard/keep": -0.5, "guard/forbid": -0.5}.items()
+    assert broken.reward.total == pytest.approx(broken.reward.parts["task"] - 1)

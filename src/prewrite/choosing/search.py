@@ -20,6 +20,7 @@ from prewrite.choosing.exemplars import random_sets, set_sizes
 from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_rounds
 from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.answer_lines import answer_lines
+from prewrite.scoring.constraints import NO_CONSTRAINTS, Constraints
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.offsets import (
     Floats,
@@ -102,6 +103,7 @@ def search_prompt(
     train_rows: Sequence[RewriteExample] = (),
     wordings: Sequence[Candidate] = (),
     parts: Sequence[str] = PARTS,
+    constraints: Constraints = NO_CONSTRAINTS,
     calls: int = 1200,
     seed: int = 0,
 ) -> Found:
@@ -112,6 +114,7 @@ def search_prompt(
         train_rows: where exemplars come from; without rows, no exemplars.
         wordings: other wordings of the instruction.
         parts: which of `PARTS` may change; the rest stays as `initial` has it.
+        constraints: rules of the user; no other prompt that breaks one is tried.
         calls: most task-model calls, a cached answer counted like a fresh one.
         seed: of the sets of exemplars, the order of rows, and the folds in which offsets are chosen.
 
@@ -121,16 +124,26 @@ def search_prompt(
         raise ConfigError(f"part {unknown[0]!r} is unknown; choose from {', '.join(PARTS)}")
     if not examples:
         raise ConfigError("there are no dev rows to choose on; give at least one")
-    others = [wording for wording in merge(wordings) if wording.rewrite != initial.instruction]
+    others = [
+        wording
+        for wording in merge(wordings)
+        if wording.rewrite != initial.instruction and constraints.allows(initial.with_instruction(wording.rewrite))
+    ]
     if "instruction" not in parts:
         others = []
     first, second = plan_search(calls, len(examples), wordings=len(others))
 
     judge = _Judge(evaluator, examples, calls=calls, seed=seed, calibrate="offsets" in parts)
     start = judge.add(PromptCandidate(initial, "initial"))
-    layouts = evaluator.layouts
     for candidate in structures(
-        initial, examples[0], train_rows, first[0].candidates - 1, parts=parts, layouts=layouts, seed=seed
+        initial,
+        examples[0],
+        train_rows,
+        first[0].candidates - 1,
+        parts=parts,
+        layouts=evaluator.layouts,
+        constraints=constraints,
+        seed=seed,
     ):
         judge.add(candidate)
     ranked = halve(judge.board, range(len(judge.candidates)), first, judge.worth, incumbent=start)
@@ -155,6 +168,7 @@ def structures(
     *,
     parts: Sequence[str],
     layouts: Sequence[Layout] = TEXT_LAYOUTS,
+    constraints: Constraints = NO_CONSTRAINTS,
     seed: int,
 ) -> list[PromptCandidate]:
     """Up to `count` prompts around the initial instruction: each answer line alone, then sets of exemplars.
@@ -166,14 +180,15 @@ def structures(
         lines += [
             line
             for line in answer_lines(initial.instruction, example.choices, example.task)
-            if line != initial.answer_line
+            if line != initial.answer_line and constraints.allows(replace(initial, answer_line=line))
         ]
     found = [PromptCandidate(replace(initial, answer_line=line), "answer line") for line in lines[1:]]
-    sizes = [size for size in set_sizes(len(example.choices or ())) if size <= len(train_rows) // 2]
+    shown = [row for row in train_rows if constraints.allows_row(row)]
+    sizes = [size for size in set_sizes(len(example.choices or ())) if size <= len(shown) // 2]
     more = count - len(found)
     if "exemplars" in parts and sizes and more > 0:
         ways = list(product(layouts, lines))
-        for number, exemplars in enumerate(random_sets(train_rows, sizes, more, seed=seed)):
+        for number, exemplars in enumerate(random_sets(shown, sizes, more, seed=seed)):
             layout, line = ways[number // len(sizes) % len(ways)]
             prompt = replace(initial, exemplars=exemplars, layout=layout, answer_line=line)
             found.append(PromptCandidate(prompt, "exemplars"))

@@ -13,8 +13,10 @@ from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
+from prewrite.run.build import open_constraints
 from prewrite.run.config import ChoiceConfig
 from prewrite.scoring.guards import GuardContext, check_guards, language_note
+from prewrite.scoring.prompt import TaskPrompt
 
 if TYPE_CHECKING:
     from prewrite.rewriter.rewriter import Rewriter
@@ -41,6 +43,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     if not instruction:
         raise ConfigError("--instruction is empty; give the text to rewrite")
     config = build_config(ChoiceConfig, namespace)
+    open_constraints(config).check_initial(instruction)
     if config.strategy == "S" and not config.dataset:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
     if config.strategy == "S":
@@ -57,10 +60,20 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def greedy(config: ChoiceConfig, instruction: str, rewriter: Rewriter) -> dict[str, Any]:
-    """Strategy I: the greedy rewrite, with a warning where guards fire on it."""
+    """Strategy I: the greedy rewrite, with a warning where guards fire on it.
+
+    The instruction itself, with a warning, where the greedy rewrite breaks a rule of the user.
+    """
     from prewrite.run.build import open_fidelity
 
     rewrite = rewriter.greedy(instruction)
+    if broken := open_constraints(config).violations(TaskPrompt(rewrite)):
+        print(
+            f"warning: the initial instruction is kept: the greedy rewrite {rewrite!r} breaks "
+            f"{' and '.join(broken)}; --strategy S chooses among many",
+            file=sys.stderr,
+        )
+        rewrite = instruction
     violations = check_guards(rewrite, GuardContext(instruction), config.guards)
     judge = open_fidelity(config)
     fidelity = judge([rewrite], instruction)[0] if judge else None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prewrite.data import PRewriteDataset, Splits
     from prewrite.rewriter.rewriter import Rewriter, RewriterSettings
     from prewrite.run_folder import RunFolder
+    from prewrite.scoring.constraints import Constraints
     from prewrite.scoring.evaluator import Evaluator
     from prewrite.scoring.fidelity import Fidelity
     from prewrite.scoring.rewards import TaskReward
@@ -219,6 +220,13 @@ def open_fidelity(config: ReadableConfig, evaluator: Evaluator | None = None) ->
         raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None
 
 
+def open_constraints(config: ReadableConfig) -> Constraints:
+    """The rules of the user for every prompt that is chosen."""
+    from prewrite.scoring.constraints import Constraints
+
+    return Constraints(tuple(config.keep), tuple(config.forbid))
+
+
 def open_reward(
     config: ReadableConfig, evaluator: Evaluator, examples: Sequence[RewriteExample], **task_part: Any
 ) -> TaskReward:
@@ -238,6 +246,7 @@ def open_reward(
         guards=guards,
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
+        constraints=open_constraints(config),
         **task_part,
     )
     reward.check_capabilities(examples)  # before anything is paid or trained

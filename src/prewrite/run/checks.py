@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from prewrite.errors import ConfigError, MissingDependencyError, ModelNotFoundError
 from prewrite.lm.embedded import is_embedded, resolve_model
-from prewrite.run.config import TrainConfig
+from prewrite.run.build import InstructionRows, open_constraints
+from prewrite.run.config import SearchConfig, TrainConfig
 from prewrite.task_models.registry import FOLDERS, parse_task_model
 
 
@@ -30,6 +32,15 @@ def check_tracker(config: TrainConfig) -> None:
     """Raise `MissingDependencyError` where the package that `report_to` needs is not installed."""
     if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
         raise MissingDependencyError("report_to tensorboard: it is not installed; `pip install 'prewrite[tracking]'`")
+
+
+def check_constraints(config: TrainConfig | SearchConfig, instructions: Sequence[InstructionRows]) -> None:
+    """Raise `ConfigError` for an initial instruction that breaks a rule of the user, or labels that none may show."""
+    constraints = open_constraints(config)
+    for rows in instructions:
+        constraints.check_initial(rows.instruction)
+        if "exemplars" in config.parts:
+            constraints.check_labels(rows.dev[0].choices or ())
 
 
 def check_processes(config: TrainConfig, number: int) -> None:

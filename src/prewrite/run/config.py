@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from prewrite.errors import ConfigError
 from prewrite.run.option import option, options_of
+from prewrite.scoring.constraints import Constraints
 from prewrite.scoring.guards import DEFAULT_GUARDS, GUARDS
 from prewrite.scoring.metrics import get_metric
 from prewrite.scoring.prompt import PARTS
@@ -129,11 +130,18 @@ class ReadableConfig(TaskConfig):
         "embedded", "who judges how much of the instruction a rewrite tells: embedded, a folder, a hub id, or none"
     )
     min_fidelity: float = option(MIN_FIDELITY, "below this fidelity a rewrite is penalised and not chosen; 0: never")
+    keep: list[str] = option(
+        [], "texts that every wording must hold, to the letter; others are penalised and never chosen"
+    )
+    forbid: list[str] = option(
+        [], "texts that no prompt may hold: whole words in any case, in wording, answer line and exemplars"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.guards = [name for name in self.guards if name != "none"]
         check_penalties(guards=self.guards, min_fidelity=self.min_fidelity)
+        Constraints(tuple(self.keep), tuple(self.forbid))  # its own rules
 
 
 @dataclass

@@ -6,6 +6,7 @@ with the instruction alone, the rewrite is chosen as the paper does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from prewrite.scoring.rewards import TaskReward
 
 if TYPE_CHECKING:
     from prewrite.rewriter.rewriter import Rewriter
+
+logger = logging.getLogger(__name__)
 
 BASELINES = (
     "trained greedy",
@@ -129,7 +132,13 @@ def choose_and_test(
     choice = control = None
     with timed(seconds, "search"):
         greedy = rewriter.greedy(instruction)
-        instructions: dict[str, str | TaskPrompt] = {"initial": instruction, "rewrite": greedy}
+        broken = reward.broken_constraints(greedy)
+        if broken and config.strategy == "I":
+            logger.warning("the initial instruction is kept: the greedy rewrite breaks %s", " and ".join(broken))
+        instructions: dict[str, str | TaskPrompt] = {
+            "initial": instruction,
+            "rewrite": instruction if broken else greedy,
+        }
         if config.strategy == "S":
             remembered = best_rollouts(run, instruction, config.num_candidates)
             choice = choose(config, rows, rewriter, reward, remembered=remembered, complete=rows.test is None)

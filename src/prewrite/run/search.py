@@ -22,7 +22,15 @@ from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import Found, plan_search, search_prompt
 from prewrite.errors import ConfigError
 from prewrite.report.render import build_report
-from prewrite.run.build import InstructionRows, open_evaluator, open_instructions, open_reward, open_splits
+from prewrite.run.build import (
+    InstructionRows,
+    open_constraints,
+    open_evaluator,
+    open_instructions,
+    open_reward,
+    open_splits,
+)
+from prewrite.run.checks import check_constraints
 from prewrite.run.config import SearchConfig, TrainConfig
 from prewrite.run.record import run_record
 from prewrite.run_folder import RunFolder
@@ -45,6 +53,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     instructions = open_instructions(config, splits)
     for note in (note for part in splits for note in part.notes()):
         logger.warning("%s", note)
+    check_constraints(config, instructions)
     check_search_calls(config, instructions)
     evaluator = open_evaluator(config)
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
@@ -106,6 +115,7 @@ def find_prompt(
         train_rows=list(rows.train or ()),
         wordings=others,
         parts=config.parts,
+        constraints=open_constraints(config),
         calls=config.search_calls,
         seed=config.seed,
     )

@@ -29,7 +29,7 @@ from prewrite.run.build import (
     resolved,
     trainer_settings,
 )
-from prewrite.run.checks import check_models, check_processes, check_tracker
+from prewrite.run.checks import check_constraints, check_models, check_processes, check_tracker
 from prewrite.run.config import TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
@@ -88,6 +88,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     trainer_settings(config)  # trl_overrides may hold what another setting decides
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
+    check_constraints(config, instructions)
     if not config.wording_alone:
         check_search_calls(config, instructions)
     mixture = open_mixture(config, splits)

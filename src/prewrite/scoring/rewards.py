@@ -13,6 +13,7 @@ import numpy as np
 
 from prewrite.errors import ConfigError
 from prewrite.scoring.answers import parse_answer
+from prewrite.scoring.constraints import NO_CONSTRAINTS, Constraints
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.guards import DEFAULT_GUARDS, GuardContext, check_guards, known_guards
@@ -86,6 +87,7 @@ class TaskReward:
         fidelity: judges how much of the instruction a rewrite tells.
         min_fidelity: below this the penalty `guard/fidelity` begins, its violation being 1 - fidelity / min_fidelity;
             in [0, 1], 0 for none.
+        constraints: the user's own rules, each a penalty `guard/<rule>` whatever the guards are.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class TaskReward:
         real_mode: str = "auto",
         fidelity: Fidelity | None = None,
         min_fidelity: float = MIN_FIDELITY,
+        constraints: Constraints = NO_CONSTRAINTS,
     ):
         check_task_part(mode, reward_model=reward_model is not None, real_mode=real_mode, real_every=real_every)
         check_penalties(guards=guards, guard_weight=guard_weight, min_fidelity=min_fidelity)
@@ -113,6 +116,7 @@ class TaskReward:
         self.real_mode = real_mode if mode == "model" else mode
         self.fidelity = fidelity
         self.min_fidelity = min_fidelity
+        self.constraints = constraints
         self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
 
     def __call__(
@@ -158,7 +162,7 @@ class TaskReward:
         return [None] * len(rewrites) if self.fidelity is None else self.fidelity(rewrites, instruction)
 
     def penalties(self, rewrite: str, instruction: str, examples: Sequence[RewriteExample]) -> dict[str, float]:
-        """`guard/<name>` -> what the guard takes off, below 0; only guards that fired."""
+        """`guard/<name>` -> what the guard, or the user's rule, takes off, at most 0; only those that fired."""
         choices = next((example.choices for example in examples if example.choices), None) or ()
         if (instruction, choices) not in self._contexts:  # a context keeps what it computes
             context = GuardContext(instruction, choices=choices, forbidden_texts=self.forbidden_texts)
@@ -167,7 +171,12 @@ class TaskReward:
         if self.fidelity is not None and self.min_fidelity:
             lost = 1 - self.fidelity([rewrite], instruction)[0] / self.min_fidelity
             violations |= {"fidelity": lost} if lost > 0 else {}
+        violations |= self.broken_constraints(rewrite)
         return {f"guard/{name}": -self.guard_weight * amount for name, amount in violations.items()}
+
+    def broken_constraints(self, rewrite: str) -> dict[str, float]:
+        """Rule of the user -> how far the rewrite breaks it, in (0, 1]; only rules that it breaks."""
+        return self.constraints.violations(self.evaluator.prompt_of(rewrite))
 
     def penalty_sum(self, penalties: Mapping[str, float]) -> float:
         """What `penalties` take off together, at most 0: all of them count no more than two full ones."""

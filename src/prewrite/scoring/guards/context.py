@@ -24,16 +24,14 @@ class GuardContext:
     """The initial instruction."""
     choices: tuple[str, ...] = ()
     """The labels; those that the instruction names must be kept."""
-    keep: tuple[str, ...] = ()
-    """Words or phrases that must be kept whether the instruction names them or not."""
     forbidden_texts: Sequence[str] = ()
     """Training inputs and gold answers that a rewrite must not copy."""
 
     @cached_property
     def protected(self) -> tuple[re.Pattern[str], ...]:
-        """One pattern per word, phrase or label that a rewrite must hold."""
-        named = [label for label in self.choices if mention(label).search(self.instruction)]
-        return tuple(mention(text) for text in dict.fromkeys([*self.keep, *named]))
+        """One pattern per label that a rewrite must hold, since the instruction names it."""
+        named = (label for label in self.choices if mention(label).search(self.instruction))
+        return tuple(mention(label) for label in dict.fromkeys(named))
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
