@@ -149,3 +149,11 @@ def test_thinking_models_that_lose_a_format_are_told_at_once_with_the_remedy():
             model.constrained([PROMPT], LABELS)
         model.close()
     assert app.sent == 1
+
+
+def test_a_reply_that_is_nested_too_deeply_is_asked_again_like_any_that_is_no_json(openai_server):
+    app, model = openai_server
+    app.replies, app.sent = [Reply("[" * 100_000)], 0
+    with pytest.raises(TaskModelError, match="the answer is not JSON"):
+        model.generate([PROMPT])
+    assert app.sent == 2

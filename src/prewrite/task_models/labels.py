@@ -35,7 +35,7 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
     fenced = _FENCED.fullmatch(text)
     try:
         label = json.loads(fenced[1] if fenced else text)["label"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
     return label if isinstance(label, str) and label in labels else None
 

@@ -202,7 +202,7 @@ def _events(body: str) -> list[Any]:
         if line.startswith("{"):
             try:
                 found.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return found  # the rest was cut off
     return found
 

@@ -7,7 +7,6 @@ read keys, proxies and waiting times each in its own way.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -100,7 +99,7 @@ class Connection:
             )
         try:
             body = response.json()
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):  # also a number of thousands of digits
             body = response.text
         told = error_in(body)
         if response.is_error:
