@@ -54,7 +54,7 @@ COUNTS = {"training": 320, "dev": 100, "test": 60}
         ({"test_examples": 10}, COUNTS | {"test": 20}),
         # the search, and on test the prompt, its parts and the greedy rewrite
         ({"parts": ["exemplars"], "search_calls": 300}, COUNTS | {"choice": 300, "test": 240}),
-        ({"parts": ["offsets"], "baselines": True}, COUNTS | {"choice": 1200, "control": 1200, "test": 330}),
+        ({"parts": ["offsets"], "baselines": True}, COUNTS | {"choice": 1200, "control": 1200, "test": 360}),
         ({"examples_per_rewrite": 90}, COUNTS | {"training": 4000}),  # there are 50 rows
     ],
 )

@@ -41,10 +41,7 @@ def phases(
         prompts, beside = 2, len(BASELINES)
     else:
         choices = len(instructions) * config.search_calls
-        prompts, beside = (
-            MOST_STEPS + 1,
-            len(BASELINES) - 2,
-        )  # the greedy rewrite is tested anyway; no random exemplars
+        prompts, beside = MOST_STEPS + 1, len(BASELINES) - 1  # the trained greedy rewrite is tested anyway
     chooses = config.strategy == "S" or not config.wording_alone
     tested = sum(len(rows.test) for rows in instructions if rows.test is not None)
     found = [

@@ -108,6 +108,7 @@ def search_and_test(
             control = find_prompt(config, rows, reward.evaluator, as_many)
             beside |= {name: initial.with_instruction(text) for name, text in texts.items()}
             beside["same search before RL"] = control.prompt
+            beside |= random_exemplars(config, rows, initial)
     result = test_prompt(config, rows, reward, run, found, seconds, beside=beside)
     return result | {
         "greedy": greedy,
@@ -202,12 +203,16 @@ def baselines(
     as_many = None if choice is None else len(choice.selection.candidates)
     control = choose(config, rows, before, reward, num_competitors=as_many)
     found["best of samples before RL"] = control.rewrite
-    if rows.train is not None:
-        shown = random_set(list(rows.train), EXEMPLARS, seed=config.seed)
-        found[f"{len(shown)} random exemplars"] = replace(
-            reward.evaluator.prompt_of(rows.instruction), exemplars=shown
-        )
+    found |= random_exemplars(config, rows, reward.evaluator.prompt_of(rows.instruction))
     return {name: prompt for name, prompt in found.items() if prompt}, control
+
+
+def random_exemplars(config: TrainConfig, rows: InstructionRows, initial: TaskPrompt) -> dict[str, TaskPrompt]:
+    """The initial prompt with randomly drawn exemplars, by its name; nothing where there are no training rows."""
+    if rows.train is None:
+        return {}
+    shown = random_set(list(rows.train), EXEMPLARS, seed=config.seed)
+    return {f"{len(shown)} random exemplars": replace(initial, exemplars=shown)}
 
 
 def untrained_greedy(config: TrainConfig, rows: InstructionRows, trained: Rewriter) -> tuple[dict[str, str], Rewriter]:
