@@ -43,8 +43,10 @@ _DENIED_BEFORE = re.compile(
     (?: \b(?: not(?!\s+(?:only|just|merely)\b) | (?:no|without)(?!\s+(?:an?\s+|any\s+)?(?:doubt|question)\b)
             | never|nor|neither|none|nothing|nobody|hardly|barely|rarely|seldom|scarcely|cannot|than|instead|opposite
             | lack(?:s|ed|ing)?|absence|non|far\ from | (?:fail|refus)\w*\ to | anything\ but
-            | (?:is|are|was|were|do|does|did|has|would|could|should|ca|wo|ai)nt ) | n't )
-    (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so|thus|hence|because|since|and\s+(?:it|is|was|so|thus|hence))\b)[\w'-]+){{0,3}}?
+            | (?:is|are|was|were|do|does|did|has|would|could|should|ca|wo|ai)nt
+            | nicht|kein\w*|weder|pas|ni|não|niet|geen|nie|inte|ikke|не|ليس\w* ) | n't )
+    (?:[\s*_`"'(-]+(?!(?:but|however|yet|though|so|thus|hence|because|since|and\s+(?:it|is|was|so|thus|hence)
+        |mais|sondern|aber|sino|pero|mas|maar|но)\b)[\w'-]+){{0,3}}?
     {OPEN}$
     | (?:不是|不|非|没有|並非|并非){OPEN}$
     """,
@@ -125,7 +127,7 @@ def _mention_pattern(label: str) -> str:
     pattern = whole_words(label).replace(r"\s+", r"[\s_]+")
     if _NUMBER.fullmatch(label):
         decimals = r"(?:\.0+)?" if "." not in label else ""
-        before = "" if label[0] in "+-" else "(?<!-)"
+        before = "" if label[0] in "+-" else r"(?<!-)(?<!\bminus\s)"
         unread = rf"(?![.,:/-]?\d| \d{{3}}(?!\d)|\s?[%$€£¥]|\+|\s+out of\b|{_MAGNITUDE})"
         return rf"(?<![\d$€£¥][.,:/])(?<![$€£¥±]){before}{pattern}{decimals}{unread}"
     if len(label) == 1 and label.isalpha() and label.isascii():
