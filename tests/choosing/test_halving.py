@@ -77,3 +77,6 @@ def test_a_second_halving_goes_on_from_what_was_seen():
 def test_equal_candidates_keep_the_incumbent():
     board = board_of(np.ones((4, 20)), [])
     assert halve(board, range(4), [Round(4, 20)], lambda c: 1.0, incumbent=2) == [2, 0, 1, 3]
+    sizes = {0: 5, 1: 3, 2: 4, 3: 3}
+    assert halve(board, range(4), [Round(4, 20)], lambda c: 1.0, incumbent=2, size=sizes.get) == [1, 3, 2, 0]
+    assert halve(board, range(4), [Round(4, 2), Round(2, 20)], lambda c: 1.0, incumbent=2, size=sizes.get) == [1, 2]

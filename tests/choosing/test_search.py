@@ -1,15 +1,17 @@
 """A search of whole prompts: exemplars from training rows, the choice on dev rows, no call more than it may."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.halving import calls_of
-from prewrite.choosing.search import plan_search, search_prompt, structures
+from prewrite.choosing.search import plan_search, search_prompt, shortened, structures
 from prewrite.errors import ConfigError
-from prewrite.scoring.constraints import Constraints
+from prewrite.scoring.constraints import Constraints, about_tokens
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, TaskPrompt
+from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, Exemplar, TaskPrompt
 from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
@@ -146,3 +148,45 @@ def test_no_prompt_that_breaks_a_rule_of_the_user_is_tried():
     assert all(map(rules.allows, prompts)) and len(prompts) > 40
     assert {prompt.instruction for prompt in prompts} == {"Decide.", "Decide now."}
     assert {prompt.answer_line for prompt in prompts} == {"", "Answer with one of: yes, no."}
+
+
+def longer_rows(split, count):
+    return [replace(row, input=f"{'word ' * (n % 40)}{row.input}") for n, row in enumerate(rows_of(split, count))]
+
+
+@pytest.mark.parametrize("cap", [400, 60, 40, 24, 20])
+def test_no_prompt_is_longer_than_it_may_be_and_exemplars_are_drawn_that_fit(cap):
+    evaluator = Evaluator(biased_model(exemplars_help=True))
+    rules = Constraints(max_prompt_tokens=cap, tokens_of=evaluator.prompt_tokens)
+    found = search_prompt(
+        evaluator,
+        TaskPrompt("Decide."),
+        rows_of("dev", 120),
+        train_rows=longer_rows("train", 80),
+        wordings=[Candidate("Decide which it is, and say so.", "file"), Candidate("Decide. " * 200, "file")],
+        constraints=rules,
+        calls=1200,
+    )
+    prompts = [TaskPrompt.from_json(event["prompt"]) for event in found.events]
+    sizes = {len(prompt.exemplars) for prompt in prompts}
+    assert all(evaluator.prompt_tokens(prompt) <= cap for prompt in [*prompts, found.prompt])
+    assert sizes == {400: {0, 2, 4, 8}, 60: {0, 2}, 40: {0, 2}, 24: {0, 1}, 20: {0, 1}}[cap]
+    assert len(prompts) >= 20
+    assert any(prompt.instruction == "Decide which it is, and say so." for prompt in prompts)
+
+
+def test_a_longer_wording_gives_up_exemplars_and_then_the_answer_line():
+    prompt = TaskPrompt("Decide.", answer_line="Say yes or no.", exemplars=(Exemplar("a", "yes"), Exemplar("b", "no")))
+    lengths = [about_tokens(replace(prompt, exemplars=prompt.exemplars[:count])) for count in (2, 1, 0)]
+    for kept, length in zip((2, 1, 0), lengths, strict=True):
+        assert shortened(prompt, Constraints(max_prompt_tokens=length)).exemplars == prompt.exemplars[:kept]
+    assert shortened(prompt, Constraints(max_prompt_tokens=lengths[-1] - 1)) == TaskPrompt("Decide.")
+
+
+def test_of_prompts_that_are_worth_the_same_the_shorter_one_goes_on():
+    dev, train = rows_of("dev", 60), rows_of("train", 40)
+    model = ScriptedTaskModel(lambda prompt: "yes" if "one of" in prompt else "hm")
+    found = search_prompt(
+        Evaluator(model, decoding="generate"), TaskPrompt("Decide."), dev, train_rows=train, calls=400
+    )
+    assert found.prompt == TaskPrompt("Decide.", answer_line="Answer with one of: yes, no.")

@@ -56,7 +56,7 @@ def test_strategy_i_warns_of_a_rewrite_that_guards_refuse(run, capsys, monkeypat
     assert bool(fired) == ("read it before you use it" in printed.err)
 
 
-def test_strategy_i_keeps_the_instruction_where_the_rewrite_breaks_a_rule_of_the_user(run, capsys, monkeypatch):
+def test_strategy_i_keeps_the_instruction_where_the_rewrite_breaks_a_rule_of_the_user(run, toy, capsys, monkeypatch):
     monkeypatch.setattr("prewrite.rewriter.rewriter.Rewriter.greedy", lambda self, instruction: "Sort letters.")
     flags = ["rewrite", "--model-dir", str(run), "--instruction", "Sort the mail.", "--fidelity-model", "none"]
     assert main([*flags, "--keep", "mail"]) == 0
@@ -64,6 +64,8 @@ def test_strategy_i_keeps_the_instruction_where_the_rewrite_breaks_a_rule_of_the
     assert printed.out == "Sort the mail.\n" and "the greedy rewrite 'Sort letters.' breaks keep" in printed.err
     assert main([*flags, "--forbid", "letter"]) == 0
     assert capsys.readouterr().out == "Sort letters.\n"
+    assert main([*flags, "--task-model", f"hf:{toy / 'model'}", "--max-prompt-tokens", "3"]) == 2
+    assert "max_prompt_tokens is 3" in capsys.readouterr().err
     assert main([*flags, "--keep", "post"]) == 2
     assert "keep 'post' is not in the initial instruction 'Sort the mail.'" in capsys.readouterr().err
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from prewrite.cli.main import main
+from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
+from prewrite.task_models.hf import HFTaskModel
 
 
 def flags(toy, output, *more):
@@ -159,3 +161,23 @@ def test_the_rules_of_the_user_hold_for_the_prompt_that_is_found(toy, tmp_path):
     rows = [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
     inputs = {shown["input"] for row in rows for shown in row["prompt"]["exemplars"]}
     assert len(inputs) > 5 and "step 7" not in inputs and "please" not in str(rows)
+
+
+def test_no_prompt_of_a_search_is_longer_than_it_may_be(found, toy, tmp_path, capsys):
+    lengths = json.loads((found / "result.json").read_text())["prompt_tokens"]
+    initial = lengths["initial"]
+    assert lengths["prompt"] >= initial and lengths["most"] is None and not lengths["estimated"]
+    cap = str(initial + 25)
+    assert main(flags(toy, tmp_path / "run", "--max_prompt_tokens", cap)) == 0
+    printed = capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "run" / "candidates.jsonl").read_text().splitlines()]
+    evaluator = Evaluator(HFTaskModel(str(toy / "model")))
+    counts = [evaluator.prompt_tokens(TaskPrompt.from_json(row["prompt"])) for row in rows]
+    assert max(counts) <= initial + 25 and any(row["prompt"]["exemplars"] for row in rows)
+    told = f"(initial prompt {initial}; at most {cap})"
+    assert f"Tokens without the input: {evaluator.prompt_tokens(load_prompt(tmp_path / 'run'))} {told}" in printed
+    assert told in (tmp_path / "run" / "report.html").read_text()
+    assert main(flags(toy, tmp_path / "other", "--max_prompt_tokens", str(initial - 1))) == 2
+    error = capsys.readouterr().err
+    assert f"max_prompt_tokens is {initial - 1}" in error and f"has {initial} tokens" in error
+    assert not (tmp_path / "other").exists()

@@ -1,13 +1,16 @@
 """Choosing and testing at the end of a run."""
 
 import json
+import re
 
 import pytest
 
 from prewrite.choosing.search import Found
 from prewrite.cli.main import main
 from prewrite.run.search import MOST_STEPS, steps_of, waterfall
+from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
+from prewrite.task_models.hf import HFTaskModel
 from toy_cli import ROWS, train_flags, whole_flags
 
 FREE = ["--guards", "none", "--min_fidelity", "0"]  # a toy writes no English
@@ -130,3 +133,17 @@ def test_a_greedy_rewrite_that_breaks_a_rule_of_the_user_is_not_chosen(toy, tmp_
         assert ("guard/keep" in row["parts"]) == ("solve the task" not in row["rewrite"])
     assert main(train_flags(toy, tmp_path / "other", "--keep", "solve it")) == 2
     assert "keep 'solve it' is not in the initial instruction" in capsys.readouterr().err
+
+
+def test_a_rewrite_that_makes_the_prompt_too_long_is_penalised_and_not_chosen(toy, tmp_path, capsys):
+    flags = train_flags(toy, tmp_path / "run", "--strategy", "S", "--num_candidates", "4", *FREE)
+    assert main([*flags, "--max_prompt_tokens", "1"]) == 2
+    initial = int(re.search(r"has (\d+) tokens", capsys.readouterr().err)[1])
+    assert main([*flags, "--max_prompt_tokens", str(initial)]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["prompt_tokens"]["initial"] == initial == result["prompt_tokens"]["most"]
+    assert result["prompt_tokens"]["prompt"] <= initial
+    evaluator = Evaluator(HFTaskModel(str(toy / "model")))
+    rollouts = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
+    too_long = [evaluator.prompt_tokens(row["rewrite"]) > initial for row in rollouts]
+    assert any(too_long) and ["guard/max_prompt_tokens" in row["parts"] for row in rollouts] == too_long

@@ -85,3 +85,25 @@ def test_the_initial_instruction_and_the_labels_must_keep_to_the_rules():
         rules.check_initial("JSON, Maybe.")
     with pytest.raises(ConfigError, match="forbid 'maybe' is in the label 'Maybe not'"):
         rules.check_labels(("yes", "Maybe not"))
+
+
+def words(prompt):
+    return len(prompt.render("").split())
+
+
+@pytest.mark.parametrize(("count", "violation"), [(4, None), (5, 0.5 * 5 / 4), (8, 1.0), (80, 1.0)])
+def test_a_prompt_that_is_too_long_is_worse_the_longer_it_is(count, violation):
+    rules = Constraints(max_prompt_tokens=4, tokens_of=words)
+    prompt = TaskPrompt(" ".join(["sort"] * count), template="{instruction}\n{input}")
+    assert rules.violations(prompt).get("max_prompt_tokens") == violation
+
+
+def test_an_initial_prompt_that_is_too_long_is_refused_with_both_numbers():
+    rules = Constraints(max_prompt_tokens=4, tokens_of=words)
+    rules.check_length(TaskPrompt("Sort it.", template="{instruction} {input} now please"))
+    with pytest.raises(ConfigError, match=r"max_prompt_tokens is 4 and the initial prompt .* has 5 tokens"):
+        rules.check_length(TaskPrompt("Sort it all.", template="{instruction} {input} now please"))
+
+
+def test_without_a_tokenizer_four_characters_are_a_token():
+    assert Constraints().tokens_of(TaskPrompt("Sort.", template="{instruction}\n{input}")) == 2

@@ -7,6 +7,9 @@ import pytest
 
 from prewrite.errors import CapabilityError, ConfigError
 from prewrite.scoring.evaluator import Evaluator, margin
+from prewrite.scoring.prompt import Exemplar, TaskPrompt
+from prewrite.task_models.counting import CountingTaskModel
+from prewrite.task_models.hf import HFTaskModel
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
 
@@ -137,3 +140,13 @@ def test_mixed_label_sets_keep_the_order_of_examples():
     other = RewriteExample("Which?", "buy", "b", task="classification", choices=("a", "b"))
     model = ScriptedTaskModel(str, label_scores=lambda prompt, labels: [-2.0, -1.0])
     assert np.array_equal(Evaluator(model).score(["x"], [ROWS[0], other, ROWS[1]]), [[1, 1, 0]])
+
+
+def test_the_tokens_of_a_prompt_are_those_of_the_task_model_or_an_estimate(toy):
+    prompt = TaskPrompt("solve the task", exemplars=(Exemplar("step 1", "step"),))
+    model = CountingTaskModel(HFTaskModel(str(toy / "model")))
+    counted, estimated = Evaluator(model), Evaluator(ScriptedTaskModel(lambda prompt: "now"))
+    assert counted.counts_tokens and not estimated.counts_tokens
+    assert counted.prompt_tokens(prompt) == model.inner.prompt_tokens([prompt.render("")])[0]
+    assert counted.prompt_tokens("solve the task") < counted.prompt_tokens(prompt)
+    assert estimated.prompt_tokens(prompt) == -(-len(prompt.render("")) // 4)

@@ -118,19 +118,21 @@ def halve(
     worth: Callable[[int], float],
     *,
     incumbent: int,
+    size: Callable[[int], int] = lambda candidate: 0,
 ) -> list[int]:
     """Play the rounds; the candidates of the last one, best first.
 
     Args:
         candidates: those that start; with more than the first round takes, the first ones.
-        worth: how good a candidate is by what it has seen so far, higher is better; ties go to the earlier candidate.
+        worth: how good a candidate is by what it has seen so far, higher is better.
         incumbent: stays in every round.
+        size: of a candidate; ties go to the smaller one, then to the incumbent, then to the earlier one.
     """
     alive = [incumbent, *(candidate for candidate in candidates if candidate != incumbent)]
     for number, part in enumerate(plan):
         if number:
-            rivals = sorted((c for c in alive if c != incumbent), key=lambda c: (-worth(c), c))
+            rivals = sorted((c for c in alive if c != incumbent), key=lambda c: (-worth(c), size(c), c))
             alive = [incumbent, *rivals]
         alive = alive[: part.candidates]
         board.show(alive, part.rows)
-    return sorted(alive, key=lambda c: (-worth(c), c != incumbent, c))
+    return sorted(alive, key=lambda c: (-worth(c), size(c), c != incumbent, c))

@@ -8,15 +8,16 @@ rows, the choice from dev rows; test rows are not seen here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from prewrite.choosing.candidates import Candidate, merge
-from prewrite.choosing.exemplars import random_sets, set_sizes
+from prewrite.choosing.exemplars import fitting_pools, pools_of, random_sets, set_sizes
 from prewrite.choosing.halving import FIRST_ROWS, Board, Round, halve, plan_rounds
 from prewrite.errors import ConfigError, NoAnswerError
 from prewrite.scoring.answer_lines import answer_lines
@@ -31,7 +32,7 @@ from prewrite.scoring.offsets import (
     gold_indices,
     gold_logprob,
 )
-from prewrite.scoring.prompt import PARTS, TEXT_LAYOUTS, Layout, TaskPrompt
+from prewrite.scoring.prompt import PARTS, TEXT_LAYOUTS, Exemplar, Layout, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
 WORDING_SHARE = 0.35
@@ -146,17 +147,19 @@ def search_prompt(
         seed=seed,
     ):
         judge.add(candidate)
-    ranked = halve(judge.board, range(len(judge.candidates)), first, judge.worth, incumbent=start)
+    numbers = range(len(judge.candidates))
+    ranked = halve(judge.board, numbers, first, judge.worth, incumbent=start, size=judge.prompt_tokens)
     if second:
         best = ranked[:STRUCTURES]
-        pairs = [
-            judge.add(
-                PromptCandidate(judge.candidates[structure].prompt.with_instruction(wording.rewrite), wording.source)
-            )
-            for wording, structure in product(others, best)
-        ]
+        pairs = []
+        for wording, structure in product(others, best):
+            prompt = judge.candidates[structure].prompt.with_instruction(wording.rewrite)
+            pairs.append(judge.add(PromptCandidate(shortened(prompt, constraints), wording.source)))
         # The best structure so far is the one to beat; the initial prompt has seen as many rows already.
-        ranked = [*halve(judge.board, [*best[1:], *pairs], second, judge.worth, incumbent=best[0]), start]
+        ranked = halve(
+            judge.board, [*best[1:], *pairs], second, judge.worth, incumbent=best[0], size=judge.prompt_tokens
+        )
+        ranked.append(start)
     return judge.conclude(ranked, start, seed=seed)
 
 
@@ -173,7 +176,8 @@ def structures(
 ) -> list[PromptCandidate]:
     """Up to `count` prompts around the initial instruction: each answer line alone, then sets of exemplars.
 
-    Layouts, answer lines and sizes take turns over the sets, so that each meets many of them.
+    Layouts, answer lines and sizes take turns over the sets, so that each meets many of them. No prompt breaks one of
+    the `constraints`: where they limit tokens, sets are drawn that fit.
     """
     lines = [initial.answer_line]
     if "answer_line" in parts:
@@ -183,16 +187,50 @@ def structures(
             if line != initial.answer_line and constraints.allows(replace(initial, answer_line=line))
         ]
     found = [PromptCandidate(replace(initial, answer_line=line), "answer line") for line in lines[1:]]
-    shown = [row for row in train_rows if constraints.allows_row(row)]
-    sizes = [size for size in set_sizes(len(example.choices or ())) if size <= len(shown) // 2]
     more = count - len(found)
-    if "exemplars" in parts and sizes and more > 0:
+    if "exemplars" in parts and more > 0:
+        shown = [row for row in train_rows if constraints.allows_row(row)]
+        sizes = set_sizes(len(example.choices or ()))
+        pools = pools_of(shown, sizes)
+        if constraints.max_prompt_tokens is not None:
+            bare = [replace(initial, answer_line=line, exemplars=()) for line in lines]
+            cost = _cost_of_exemplars(bare[0], layouts, constraints.tokens_of)
+            for longest in sorted(bare, key=constraints.tokens_of, reverse=True):
+                room = constraints.max_prompt_tokens - constraints.tokens_of(longest)
+                if pools := fitting_pools(shown, sizes, room=room, cost=cost, seed=seed):
+                    break
+                if len(lines) > 1:  # exemplars bring more than an answer line, so the longer lines give way
+                    lines.remove(longest.answer_line)
         ways = list(product(layouts, lines))
-        for number, exemplars in enumerate(random_sets(shown, sizes, more, seed=seed)):
-            layout, line = ways[number // len(sizes) % len(ways)]
+        for number, exemplars in enumerate(random_sets(pools, more, seed=seed) if pools else ()):
+            layout, line = ways[number // len(pools) % len(ways)]
             prompt = replace(initial, exemplars=exemplars, layout=layout, answer_line=line)
-            found.append(PromptCandidate(prompt, "exemplars"))
+            if constraints.allows(prompt):
+                found.append(PromptCandidate(prompt, "exemplars"))
     return found[:count]
+
+
+def shortened(prompt: TaskPrompt, constraints: Constraints) -> TaskPrompt:
+    """The prompt with as many of its first exemplars, and then its answer line, as the limit of tokens allows."""
+    for count in range(len(prompt.exemplars), -1, -1):
+        shorter = replace(prompt, exemplars=prompt.exemplars[:count])
+        if constraints.allows(shorter):
+            return shorter
+    return replace(shorter, answer_line="")
+
+
+def _cost_of_exemplars(
+    bare: TaskPrompt, layouts: Sequence[Layout], tokens_of: Callable[[TaskPrompt], int]
+) -> Callable[[Exemplar], int]:
+    """The most tokens that an exemplar adds to a prompt, in whichever layout; one to spare where words meet."""
+    without = tokens_of(bare)
+
+    @cache
+    def cost(exemplar: Exemplar) -> int:
+        ways = (replace(bare, exemplars=(exemplar,), layout=layout) for layout in layouts)
+        return max(map(tokens_of, ways)) - without + 1
+
+    return cost
 
 
 class _Judge:
@@ -206,6 +244,7 @@ class _Judge:
         self.labels = examples[0].choices or ()
         self.calibrate = calibrate
         self.left_out = evaluator.left_out.reasons
+        self._prompt_tokens = cache(lambda candidate: evaluator.prompt_tokens(self.candidates[candidate].prompt))
         self.board: Board[Answer] = Board(self._ask(evaluator), len(examples), seed=seed)
         self._worth: dict[tuple[int, int], float] = {}
 
@@ -238,6 +277,10 @@ class _Judge:
             else:
                 self._worth[key] = float(np.mean([answer.score for _, answer in seen]))
         return self._worth[key]
+
+    def prompt_tokens(self, candidate: int) -> int:
+        """Of two prompts that are worth the same, the one of fewer tokens is better."""
+        return self._prompt_tokens(candidate)
 
     def seen(self, candidate: int, rows: int | None = None) -> list[tuple[RewriteExample, Answer]]:
         """A candidate's answers to the first rows, less the rows that are left out for all candidates.

@@ -33,6 +33,7 @@ def print_rewrite(result: Mapping[str, Any]) -> None:
 def print_prompt(result: Mapping[str, Any]) -> None:
     """A prompt as the task model reads it, and what each of its parts brings on test rows."""
     from prewrite.choosing.evaluation import points
+    from prewrite.report.formats import prompt_tokens
     from prewrite.scoring.prompt import TaskPrompt
 
     prompt, search = TaskPrompt.from_json(result["prompt"]), result["search"]
@@ -42,6 +43,7 @@ def print_prompt(result: Mapping[str, Any]) -> None:
     if prompt.label_offsets is not None:
         offsets = ", ".join(f"{label} {nats:+.2f}" for label, nats in prompt.label_offsets)
         print(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}")
+    print(f"Tokens without the input: {prompt_tokens(result['prompt_tokens'])}")
     print_test(result)
     print(result["verdict"])
     means = {name: row["mean"] for name, row in result["test"]["instructions"].items()}

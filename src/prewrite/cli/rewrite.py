@@ -64,10 +64,14 @@ def greedy(config: ChoiceConfig, instruction: str, rewriter: Rewriter) -> dict[s
 
     The instruction itself, with a warning, where the greedy rewrite breaks a rule of the user.
     """
-    from prewrite.run.build import open_fidelity
+    from prewrite.run.build import open_evaluator, open_fidelity
 
+    around = TaskPrompt("", template=config.task_template)
+    counts = config.max_prompt_tokens is not None  # in the task model's tokens
+    constraints = open_constraints(config, open_evaluator(config) if counts else None)
+    constraints.check_length(around.with_instruction(instruction))
     rewrite = rewriter.greedy(instruction)
-    if broken := open_constraints(config).violations(TaskPrompt(rewrite)):
+    if broken := constraints.violations(around.with_instruction(rewrite)):
         print(
             f"warning: the initial instruction is kept: the greedy rewrite {rewrite!r} breaks "
             f"{' and '.join(broken)}; --strategy S chooses among many",
@@ -96,6 +100,7 @@ def best_of_samples(config: ChoiceConfig, instruction: str, rewriter: Rewriter) 
 
     rows = [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
     reward = open_reward(config, open_evaluator(config), rows[:1])
+    reward.constraints.check_length(reward.evaluator.prompt_of(instruction))
     choice = choose_rewrite(instruction, rewriter, reward, rows, **choice_settings(config))
     picked = choice.selection
     if picked.chosen == picked.initial:

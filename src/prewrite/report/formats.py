@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 TEXT_SHOWN = 4_000
 """Characters of a prompt; the rewrite itself is never cut."""
 NONE = "–"  # noqa: RUF001
@@ -37,6 +40,14 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def prompt_tokens(lengths: Mapping[str, Any]) -> str:
+    """How long a prompt is without its input, and how long it may be; `prompt_tokens` of `result.json`."""
+    told = [f"initial prompt {lengths['initial']:,}"]
+    told += [f"at most {lengths['most']:,}"] if lengths["most"] is not None else []
+    told += ["estimated"] if lengths["estimated"] else []
+    return f"{lengths['prompt']:,} ({'; '.join(told)})"
 
 
 def cut(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from prewrite.report.charts import stacked_bar
 from prewrite.report.diff import word_diff
-from prewrite.report.formats import duration
+from prewrite.report.formats import duration, prompt_tokens
 from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
 from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
@@ -104,6 +104,8 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     fidelity = judged.get("prompt", judged.get("rewrite"))
     if fidelity is not None:
         facts.append(("fidelity of the wording", f"{fidelity:.2f}"))
+    if lengths := result.get("prompt_tokens"):
+        facts.append(("tokens of the prompt without its input", prompt_tokens(lengths)))
     calls = result.get("cost", {}).get("task_model", {})
     if "prompts" in calls:
         facts.append(("task-model prompts", f"{calls['prompts']:,}"))

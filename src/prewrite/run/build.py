@@ -220,11 +220,12 @@ def open_fidelity(config: ReadableConfig, evaluator: Evaluator | None = None) ->
         raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None
 
 
-def open_constraints(config: ReadableConfig) -> Constraints:
-    """The rules of the user for every prompt that is chosen."""
-    from prewrite.scoring.constraints import Constraints
+def open_constraints(config: ReadableConfig, evaluator: Evaluator | None = None) -> Constraints:
+    """The rules of the user for every prompt that is chosen; without an evaluator tokens are estimated."""
+    from prewrite.scoring.constraints import Constraints, about_tokens
 
-    return Constraints(tuple(config.keep), tuple(config.forbid))
+    tokens_of = evaluator.prompt_tokens if evaluator is not None else about_tokens
+    return Constraints(tuple(config.keep), tuple(config.forbid), config.max_prompt_tokens, tokens_of)
 
 
 def open_reward(
@@ -246,7 +247,7 @@ def open_reward(
         guards=guards,
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
-        constraints=open_constraints(config),
+        constraints=open_constraints(config, evaluator),
         **task_part,
     )
     reward.check_capabilities(examples)  # before anything is paid or trained

@@ -136,6 +136,12 @@ class ReadableConfig(TaskConfig):
     forbid: list[str] = option(
         [], "texts that no prompt may hold: whole words in any case, in wording, answer line and exemplars"
     )
+    max_prompt_tokens: int | None = option(
+        None,
+        "longest prompt, without its input, in tokens of the task model where its tokenizer is here; longer ones are "
+        "penalised and never chosen",
+        above=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

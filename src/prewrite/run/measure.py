@@ -20,7 +20,7 @@ from prewrite.choosing.exemplars import random_set
 from prewrite.choosing.race import Selection, corrected_estimate
 from prewrite.run.build import InstructionRows, choice_settings, open_untrained_rewriters
 from prewrite.run.config import TrainConfig
-from prewrite.run.search import append_candidates, find_prompt, initial_prompt, test_prompt, timed
+from prewrite.run.search import append_candidates, find_prompt, initial_prompt, prompt_lengths, test_prompt, timed
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
@@ -162,9 +162,12 @@ def choose_and_test(
             assert choice is not None  # the settings allow no other strategy without test rows
             measured = estimate_from_dev(choice.selection, seed=config.seed)
     texts = {name: evaluator.prompt_of(prompt).instruction for name, prompt in instructions.items()}
+    initial = initial_prompt(config, rows, evaluator)
+    chosen = initial.with_instruction(texts["rewrite"])
     return {
         "instruction": instruction,
-        "prompt": initial_prompt(config, rows, evaluator).with_instruction(texts["rewrite"]).to_json(),
+        "prompt": chosen.to_json(),
+        "prompt_tokens": prompt_lengths(config, evaluator, initial, chosen),
         "rewrite": texts["rewrite"],
         "greedy": greedy,
         "strategy": config.strategy,

@@ -56,6 +56,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     check_constraints(config, instructions)
     check_search_calls(config, instructions)
     evaluator = open_evaluator(config)
+    check_prompt_lengths(config, instructions, evaluator)
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
@@ -87,6 +88,15 @@ def check_search_calls(config: SearchConfig | TrainConfig, instructions: Sequenc
         plan_search(config.search_calls, len(rows.dev), wordings=0)
 
 
+def check_prompt_lengths(
+    config: SearchConfig | TrainConfig, instructions: Sequence[InstructionRows], evaluator: Evaluator
+) -> None:
+    """Raises `ConfigError` for an initial prompt that is longer than `max_prompt_tokens`."""
+    constraints = open_constraints(config, evaluator)
+    for rows in instructions:
+        constraints.check_length(initial_prompt(config, rows, evaluator))
+
+
 @contextmanager
 def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     """Adds the time that the block takes to `seconds[phase]`."""
@@ -115,7 +125,7 @@ def find_prompt(
         train_rows=list(rows.train or ()),
         wordings=others,
         parts=config.parts,
-        constraints=open_constraints(config),
+        constraints=open_constraints(config, evaluator),
         calls=config.search_calls,
         seed=config.seed,
     )
@@ -156,12 +166,25 @@ def test_prompt(
         "verdict": evaluation.verdict("prompt"),
         "test": evaluation.to_json(),
         "dev": {"n": found.rows, "scores": found.dev_scores},
+        "prompt_tokens": prompt_lengths(config, evaluator, found.initial, found.prompt),
         "search": found.to_json() | {"waterfall": waterfall(found)},
         "guards": {name: reward.penalties(text, rows.instruction, dev) for name, text in texts.items()},
         "fidelity": dict(zip(texts, reward.fidelities(list(texts.values()), rows.instruction), strict=True)),
         "task_model": evaluator.task_model.name,
         "decoding": evaluator.decoding_of(dev[0]),
         "metric": evaluator.metric_of(dev[0]),
+    }
+
+
+def prompt_lengths(
+    config: SearchConfig | TrainConfig, evaluator: Evaluator, initial: TaskPrompt, chosen: TaskPrompt
+) -> dict[str, Any]:
+    """Tokens of both prompts without their input, whether they are an estimate, and the most that there may be."""
+    return {
+        "initial": evaluator.prompt_tokens(initial),
+        "prompt": evaluator.prompt_tokens(chosen),
+        "estimated": not evaluator.counts_tokens,
+        "most": config.max_prompt_tokens,
     }
 
 

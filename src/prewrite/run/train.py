@@ -35,7 +35,7 @@ from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
 from prewrite.run.progress import stop_on_interrupt, training_bar
 from prewrite.run.record import open_run_folder
-from prewrite.run.search import check_search_calls
+from prewrite.run.search import check_prompt_lengths, check_search_calls
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import language_note
 from prewrite.train import processes
@@ -101,6 +101,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     warn(config, splits, instructions)
 
     evaluator = open_evaluator(config)
+    check_prompt_lengths(config, instructions, evaluator)
     reward = open_training_reward(config, evaluator, splits)
 
     if main:

@@ -1,4 +1,4 @@
-"""What the user demands of every prompt that is chosen: texts that it must hold, and texts that it must not.
+"""What the user demands of every prompt that is chosen: texts that it must hold or must not, and a length.
 
 Guards guess what makes a rewrite useless, and can be left out. These rules are the user's own: they hold whatever the
 guards are. In training each violation is a penalty under the rule's name; what violates a rule is never chosen.
@@ -7,15 +7,23 @@ guards are. In training each violation is a penalty under the rule's name; what 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prewrite.errors import ConfigError
 from prewrite.scoring.prompt import TaskPrompt
+from prewrite.task_models.token_counts import estimated_tokens
 from prewrite.text import UNSPACED, shown, spaced
 from prewrite.types import RewriteExample
 
 FIRST_VIOLATION = 0.5
-"""What the first missing or forbidden text counts; with all of them it is 1. One is enough for never being chosen."""
+"""What the first missing or forbidden text, or token too many, counts; one is enough for never being chosen. With all
+texts, or twice as many tokens as there may be, it is 1."""
+
+
+def about_tokens(prompt: TaskPrompt) -> int:
+    """Tokens of a prompt without its input, where nobody has a tokenizer."""
+    return estimated_tokens(prompt.sent(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,10 @@ class Constraints:
     """Texts that the wording of the instruction must hold, to the letter: case and spaces count."""
     forbid: tuple[str, ...] = ()
     """Texts that wording, answer line and exemplars must not hold: whole words, in any case and spacing."""
+    max_prompt_tokens: int | None = None
+    """The most tokens of the whole prompt without its input; None for no limit."""
+    tokens_of: Callable[[TaskPrompt], int] = about_tokens
+    """Counts them; `Evaluator.prompt_tokens` counts as the task model does."""
 
     def __post_init__(self) -> None:
         for setting in ("keep", "forbid"):
@@ -40,8 +52,18 @@ class Constraints:
         missing = [text for text in self.keep if text not in prompt.instruction]
         texts = [prompt.instruction, prompt.answer_line, *(text for pair in prompt.exemplars for text in pair)]
         present = [text for text in self.forbid if any(_finder(text).search(part) for part in texts)]
-        found = {"keep": _share(missing, self.keep), "forbid": _share(present, self.forbid)}
+        found = {
+            "keep": _share(missing, self.keep),
+            "forbid": _share(present, self.forbid),
+            "max_prompt_tokens": self._excess(prompt),
+        }
         return {name: value for name, value in found.items() if value}
+
+    def _excess(self, prompt: TaskPrompt) -> float:
+        """How far the prompt is beyond the limit of tokens, in [0, 1]."""
+        if self.max_prompt_tokens is None or (tokens := self.tokens_of(prompt)) <= self.max_prompt_tokens:
+            return 0.0
+        return min(1.0, FIRST_VIOLATION * tokens / self.max_prompt_tokens)
 
     def allows(self, prompt: TaskPrompt) -> bool:
         """Whether the prompt breaks no rule."""
@@ -67,6 +89,15 @@ class Constraints:
             raise ConfigError(
                 f"forbid {shown(phrase)} is in the initial instruction {shown(instruction)}; the initial instruction "
                 "competes too, so take the text out of it, or correct forbid"
+            )
+
+    def check_length(self, initial: TaskPrompt) -> None:
+        """Raise `ConfigError` for an initial prompt that is longer than a prompt may be."""
+        if self.max_prompt_tokens is not None and (tokens := self.tokens_of(initial)) > self.max_prompt_tokens:
+            raise ConfigError(
+                f"max_prompt_tokens is {self.max_prompt_tokens} and the initial prompt without its input has {tokens} "
+                f"tokens (instruction {shown(initial.instruction)} and template); raise max_prompt_tokens, or shorten "
+                "the instruction"
             )
 
     def check_labels(self, labels: tuple[str, ...]) -> None:

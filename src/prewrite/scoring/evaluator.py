@@ -19,7 +19,8 @@ from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, Layout, TaskPrompt
 from prewrite.scoring.templates import TASK_TEMPLATE
 from prewrite.task_models.base import Method, TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, Value, cannot, stream
+from prewrite.task_models.stream import Batch, NoAnswer, TokenCounter, Value, cannot, stream, unwrapping
+from prewrite.task_models.token_counts import estimated_tokens
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
 EMPTY_NATS = -10.0
@@ -80,6 +81,21 @@ class Evaluator:
     def layouts(self) -> tuple[Layout, ...]:
         """Where exemplars may stand in a prompt for this task model."""
         return LAYOUTS if "turns" in self.task_model.capabilities else TEXT_LAYOUTS
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the task model's tokenizer is here; else `prompt_tokens` are an estimate."""
+        return isinstance(self._backend, TokenCounter)
+
+    def prompt_tokens(self, prompt: str | TaskPrompt) -> int:
+        """Tokens of a prompt without its input, as the task model reads it."""
+        sent, backend = self.prompt_of(prompt).sent(""), self._backend
+        return backend.prompt_tokens([sent])[0] if isinstance(backend, TokenCounter) else estimated_tokens(sent)
+
+    @property
+    def _backend(self) -> TaskModel:
+        *_, backend = unwrapping(self.task_model)
+        return backend
 
     def decoding_of(self, example: RewriteExample) -> Decoding:
         """How answers to this kind of example are read. Raises `CapabilityError` if the backend cannot do it."""
