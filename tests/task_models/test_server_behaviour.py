@@ -414,7 +414,9 @@ def test_a_prompt_that_cannot_fit_is_not_sent_to_ollama(opened):
         ("", 0),
         ("a", 1),
         ("Is it good? Yes.", 6),  # four words, two signs
-        ("don't", 3),
+        ("don't", 1),
+        ("self.foo.bar(x)", 5),  # self .foo .bar (x )
+        ("[1, 2]", 4),
         ("x" * 40, 3),  # a token seldom has more than 16 letters
         ("====", 1),
         ("电影很好看", 2),  # five characters, four to a token at most

@@ -21,8 +21,12 @@ def token_bound(prompt: Prompt, *texts: str) -> int:
     return size + _TEMPLATE + _HEADER * (len(turns) - 1)
 
 
-# Tokenizers of language models do not join two of these into one token.
-_PIECES = re.compile(rf"[^\W{UNSPACED}]{{1,16}}|[{UNSPACED}]{{1,4}}|[^\w\s]{{1,128}}")
+# Tokenizers of language models do not join two of these into one token. Those of GPT-4o, Llama 3 and Qwen join a word
+# with one sign before it (`.foo`) and with an English ending (`n't`).
+_PIECES = re.compile(
+    rf"[^\w\s]?[^\W{UNSPACED}]{{1,16}}(?:['\u2019](?:[sdtm]|re|ve|ll)\b)?|[{UNSPACED}]{{1,4}}|[^\w\s]{{1,128}}",
+    re.IGNORECASE,
+)
 
 
 def fewest_tokens(prompt: Prompt) -> int:
