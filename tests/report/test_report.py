@@ -1,4 +1,5 @@
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -105,8 +106,19 @@ def test_without_baselines_there_is_no_column_for_them(tmp_path):
 def test_the_dev_score_of_the_choice_stands_beside_its_test_score(run):
     page = " ".join(build_report(run).read_text(encoding="utf-8").split())
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    flattered = percent(result["dev"]["scores"]["rewrite"])
-    assert f"dev rows, {flattered}, so that score flatters it. On test rows it scores" in page
+    dev, test = result["dev"]["scores"]["rewrite"], result["test"]["instructions"]["rewrite"]["mean"]
+    said = "Such a score flatters as a rule" + ("; this one does not" if test >= dev else "")
+    assert f"dev rows, {percent(dev)}. {said}: on test rows it is {percent(test)} (gap {signed(test - dev)})." in page
+
+
+@pytest.mark.parametrize(("lead", "said"), [(0.1, "as a rule: on"), (-0.1, "as a rule; this one does not: on")])
+def test_a_dev_score_that_did_not_flatter_is_not_said_to(run, tmp_path, lead, said):
+    path = shutil.copytree(run, tmp_path / "copy")
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    result["dev"]["scores"]["rewrite"] = result["test"]["instructions"]["rewrite"]["mean"] + lead
+    (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert said in build_report(path).read_text(encoding="utf-8")
+    assert said in (path / "report.md").read_text(encoding="utf-8")
 
 
 def test_without_test_rows_the_corrected_estimate_is_shown_and_named(tmp_path):

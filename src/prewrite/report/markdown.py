@@ -123,11 +123,14 @@ def _gain(found: dict[str, Any]) -> str:
 
 
 def _dev(dev: dict[str, Any], scores: dict[str, Any] | None, thing: str) -> str:
-    chosen = f"The {thing} was chosen by its dev score, {percent(dev['rewrite'])}, which flatters it; "
+    chosen = f"The {thing} was chosen by its dev score, {percent(dev['rewrite'])}. "
     if dev["test"] is not None and scores:
-        return chosen + f"its {scores['split']} score is {percent(dev['test'])}."
+        holds = "; this one does not" if dev["test"] >= dev["rewrite"] else ""
+        return (
+            f"{chosen}Such a score flatters as a rule{holds}: on {scores['split']} rows it is {percent(dev['test'])}."
+        )
     corrected = dev["corrected"]
     return chosen + (
-        f"corrected for that by nested resampling, in place of a test result, it is {percent(corrected['score'])} "
-        f"({percent(corrected['low'])} to {percent(corrected['high'])})."
+        "Such a score flatters; corrected for that by nested resampling, in place of a test result, it is "
+        f"{percent(corrected['score'])} ({percent(corrected['low'])} to {percent(corrected['high'])})."
     )
