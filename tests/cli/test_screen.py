@@ -140,6 +140,18 @@ def test_the_first_line_says_where_data_go(command, rows, tmp_path, capsys):
         assert first == (f"Task model {address}: rows and prompts go to {server.url}/v1 (a server on this machine).")
 
 
+def test_an_answer_cache_that_cannot_be_used_is_one_line_before_anything_is_asked(rows, tmp_path, capsys, monkeypatch):
+    (tmp_path / "a file").write_text("in the way")
+    monkeypatch.setenv("PREWRITE_ANSWER_CACHE", str(tmp_path / "a file" / "answers.sqlite"))
+    app = OpenAIApp(can=frozenset({"chat"}))
+    with HTTPServer(app) as server:
+        asked = ["--data", str(rows), "--instruction", "Is it good?", "--task-model", f"openai:toy@{server.url}/v1"]
+        assert main(["eval", *asked]) == 2
+    where, error = capsys.readouterr().err.splitlines()
+    assert where.startswith("Task model ") and "or set PREWRITE_ANSWER_CACHE to another place" in error
+    assert app.asked == []
+
+
 def test_a_model_in_this_process_keeps_data_there(rows, capsys):
     main(["eval", "--data", str(rows), "--instruction", "Is it good?", "--task-model", "hf:/no/such/folder"])
     first = capsys.readouterr().err.splitlines()[0]

@@ -170,8 +170,11 @@ def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
     if any(limit is not None for limit in limits):
         calls, tokens, usd, minutes = limits
         budget = Budget(max_calls=calls, max_tokens=tokens, max_usd=usd, max_minutes=minutes, price=open_price(config))
+    cache = AnswerCache() if config.cache else None
+    if cache is not None:
+        cache.get([])  # one that cannot be used is told before a model is loaded or asked
     backend = open_task_model(config.task_model, options=options)
-    return wrap_task_model(backend, cache=AnswerCache() if config.cache else None, budget=budget)
+    return wrap_task_model(backend, cache=cache, budget=budget)
 
 
 def _option(name: str, text: str) -> Any:
