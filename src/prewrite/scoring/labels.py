@@ -35,17 +35,18 @@ _FIRST_STOP = re.compile(rf"[.,;:!](?=\s|$)|\s\(|\s-+\s|{_REASON}")
 _STATED = re.compile(
     rf"""
     (?: \b(?:sentiment|label|class|category|classification|topic|rating|tone|verdict|prediction|result|output|response
-            |choice|option|review|text|sentence|article|statement|comment|message|tweet|input)\b
-        (?: [^.:,;\n]{{0,40}}? (?:\b(?:is|was|would\ be|should\ be)\b|'s\b)
-          | (?:\ of\b[^.:,;\n]{{0,30}})?[*_"]*\s*[:=] )
+            |choice|option|relation|relationship|conclusion|review|text|sentence|article|statement|comment|message|tweet|input)\b
+        (?: [^.:,;\n]{{0,40}}? (?:\b(?:is|was|would\ be|should\ be|leans|expresses|conveys|reflects)\b|'s\b)
+          | (?:\ of\b[^.:,;\n]{{0,30}}|\ (?:assigned|chosen|score))?[*_"]*\s*(?:[:=→]|->) )
       | (?:^|[.!?;,\n]\s+)(?:so|thus|hence|therefore|overall|ultimately|consequently
             |all\ in\ all|on\ balance|on\ the\ whole|to\ sum\ up|in\ (?:short|conclusion|summary|the\ end))\b,?
       | \b(?:classif|categori|label|rate|tag|identif|regard|consider)\w*\b [^.:,;\n]{{0,40}}? \b(?:as|under|into)\b
       | \b(?:falls?|belongs?|fits?)\s+(?:best\s+)?(?:under|into|to|in|within)\b
-      | \bI(?:\ would|\ will|\ am|'d|'ll|'m)?\s+(?:say|choose|pick|select|go(?:ing)?\ (?:with|for)|conclude)\b
+      | \bI(?:\ would|\ will|\ am|'d|'ll|'m)?\s+
+            (?:say|choose|pick|select|go(?:ing)?\ (?:with|for)|lean(?:ing)?|conclude)\b
       | \bI\s+(?:think|believe|guess|feel)\s+(?:that\s+)?(?:it|this|that)(?:'s|\s+is|\s+(?:should|would|must)\s+be)\b )
-    (?:\s*(?:[:"'*(]|\b(?:a|an|the|that|it|is|as|clearly|definitely|mostly|overall|therefore|indeed|very|quite|strongly
-        |likely|probably|option|choice|letter|label|category|class)\b))* {OPEN}$
+    (?:\s*(?:[:"'*(]|\b(?:a|an|the|that|it|is|as|clearly|definitely|mostly|mainly|largely|overwhelmingly|overall
+        |therefore|indeed|very|quite|strongly|towards?|likely|probably|option|choice|letter|label|category|class)\b))* {OPEN}$
     """,
     re.IGNORECASE | re.VERBOSE,
 )
