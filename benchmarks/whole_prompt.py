@@ -26,7 +26,7 @@ from prewrite.choosing.stats import paired_bootstrap
 from prewrite.data import PRewriteDataset
 from prewrite.run.build import InstructionRows, open_evaluator, open_instructions, open_reward, open_splits
 from prewrite.run.config import SearchConfig
-from prewrite.run.search import find_prompt, wordings_of
+from prewrite.run.search import find_prompt, open_proposer, wordings_of
 from prewrite.scoring.prompt import PARTS
 
 DATA = "sst2,agnews,subj,mr,sst5,demo,ii_sentiment,ii_singular_to_plural,ii_first_word_letter,ii_negation"
@@ -77,7 +77,8 @@ def run_cell(given: argparse.Namespace, name: str, seed: int, calls: int) -> dic
     )
     rows = drawn(open_instructions(config, open_splits(config))[0], given.test_rows, seed)
     evaluator = open_evaluator(config)
-    wordings, refused = wordings_of(config, rows, open_reward(config, evaluator, [rows.dev[0]]))
+    reward = open_reward(config, evaluator, [rows.dev[0]])
+    wordings, refused = wordings_of(config, rows, reward, open_proposer(config.rewriter))
     found = {arm: find_prompt(replace(config, parts=parts), rows, evaluator, wordings) for arm, parts in ARMS.items()}
     prompts = {"initial": found["whole prompt"].initial} | {arm: one.prompt for arm, one in found.items()}
     prompts[NO_OFFSETS] = replace(prompts["whole prompt"], label_offsets=None)

@@ -10,6 +10,9 @@ from prewrite.cli.main import main
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
 from prewrite.task_models.hf import HFTaskModel
+from servers.http_server import HTTPServer
+from servers.openai_server import OpenAIApp
+from toy_cli import ROWS
 
 
 def flags(toy, output, *more):
@@ -75,6 +78,8 @@ def test_wordings_come_from_a_file(toy, tmp_path):
         (["--forbid", "TASK"], "forbid 'TASK' is in the initial instruction 'solve the task'"),
         (["--forbid", "step"], "forbid 'step' is in the label 'step'"),
         (["--keep", "a b", "--forbid", "b"], "keep 'a b' holds 'b', which forbid rules out"),
+        (["--rewriter", "openai:m@127.0.0.1:8000"], "http"),
+        (["--rewriter", "openai:m@http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["--forbid", ""], "forbid holds an empty text"),
     ],
 )
@@ -181,3 +186,25 @@ def test_no_prompt_of_a_search_is_longer_than_it_may_be(found, toy, tmp_path, ca
     error = capsys.readouterr().err
     assert f"max_prompt_tokens is {initial - 1}" in error and f"has {initial} tokens" in error
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("flag", ["--rewriter", "--proposer"])
+def test_wordings_are_asked_of_a_server_and_counted_apart(toy, tmp_path, capsys, flag):
+    run, app = tmp_path / "run", OpenAIApp(can=frozenset({"chat"}))
+    with HTTPServer(app) as server:
+        name = f"openai:toy@{server.url}/v1"
+        more = [flag, name, "--num_candidates", "3", "--guards", "none", "--search_calls", "400"]
+        assert main(flags(toy, run, *more)) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[1] == (
+        f"Rewriter {name}: instructions, and no rows, go to {server.url}/v1 (a server on this machine)."
+    )
+    assert f"Wordings by {name}: 4 calls, " in printed.out
+    result = json.loads((run / "result.json").read_text())
+    asked = result["cost"]["rewriter"]
+    assert asked["calls"] == 4 and asked["output_tokens"] == 4 and result["rewriter"] == name
+    assert "the rewriter" in (run / "report.html").read_text()
+    sent = [prompt for prompt in app.asked if "solve the task" in prompt]
+    assert len(sent) == 4 and not any(row["input"] in prompt for row in ROWS for prompt in app.asked)
+    rows = [json.loads(line) for line in (run / "candidates.jsonl").read_text().splitlines()]
+    assert {row["source"] for row in rows} >= {"greedy", "sample"}

@@ -126,7 +126,7 @@ class OpenAIApp:
                 "finish_reason": "length",
                 "logprobs": {"tokens": tokens, "token_logprobs": values},
             }
-        text = answer_to(prompt)
+        text = answer_to(_drawn(prompt, fields))
         choice = fields.get("structured_outputs", {}).get("choice")
         if choice and "choice" in self.can:
             text = choice[zlib.crc32(prompt.encode()) % len(choice)]
@@ -146,7 +146,7 @@ class OpenAIApp:
         prompt = fields["messages"][-1]["content"]
         self.asked.append(prompt)
         self.messages.append(fields["messages"])
-        text = answer_to(prompt).strip()
+        text = answer_to(_drawn(prompt, fields)).strip()
         schema = fields.get("response_format", {}).get("json_schema", {}).get("schema")
         if schema and "json_schema" in self.can:
             labels = schema["properties"]["label"]["enum"]
@@ -162,6 +162,11 @@ class OpenAIApp:
             "logprobs": told,
         }
         return {"object": "chat.completion", "choices": [choice], "usage": _usage(len(words(prompt)), 1)}
+
+
+def _drawn(prompt: str, fields: dict[str, Any]) -> str:
+    """What the answer depends on: the prompt, and the seed where the answer is not greedy."""
+    return f"{prompt}|{fields.get('seed')}" if fields.get("temperature") else prompt
 
 
 def _usage(tokens_in: int, tokens_out: int) -> dict[str, int]:

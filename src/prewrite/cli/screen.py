@@ -14,13 +14,16 @@ from typing import Any, TextIO
 from prewrite.errors import without_keys
 
 
-def say_where_data_go(task_model: str) -> None:
-    """The first line of a run, on standard error; once where several processes run."""
-    from prewrite.task_models.registry import destination, parse_task_model
+def say_where_data_go(task_model: str, *, rewriter: str = "") -> None:
+    """The first line of a run, and one of a rewriter on a server; on standard error, by one process of several."""
+    from prewrite.task_models.registry import destination, names_server, parse_task_model
 
     if os.environ.get("RANK", "0") == "0":
         spec = parse_task_model(task_model)
         print(f"Task model {spec}: {destination(spec)}.", file=sys.stderr)
+        if names_server(rewriter):
+            spec = parse_task_model(rewriter)
+            print(f"Rewriter {spec}: {destination(spec, sent='instructions, and no rows,')}.", file=sys.stderr)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from prewrite.cli.requirements import require
 from prewrite.cli.results import print_prompt
 from prewrite.cli.screen import say_where_data_go
 from prewrite.run.config import SearchConfig
+from prewrite.task_models.registry import names_server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Search, test, write prompt.json, and say what each part brought."""
     config = build_config(SearchConfig, namespace)
-    say_where_data_go(config.task_model)
-    if config.rewriter != "none":
+    say_where_data_go(config.task_model, rewriter=config.rewriter)
+    if config.rewriter != "none" and not names_server(config.rewriter):
         require("torch", "transformers", "peft")
+    from prewrite.report.formats import calls_and_tokens
     from prewrite.run.search import run_search
 
     result = run_search(config, argv)
@@ -37,6 +39,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         return 0
     for task in result.get("tasks", [result]):
         print_prompt(task)
+    if asked := result["cost"].get("rewriter"):
+        print(f"Wordings by {config.rewriter}: {calls_and_tokens(asked)}.")
     print(f"\nReport: {config.output_dir}/report.html   Prompt: {config.output_dir}/prompt.json")
     print(f"Ask with it: prewrite ask --prompt {config.output_dir} INPUT")
     return 0

@@ -50,6 +50,12 @@ def prompt_tokens(lengths: Mapping[str, Any]) -> str:
     return f"{lengths['prompt']:,} ({'; '.join(told)})"
 
 
+def calls_and_tokens(usage: Mapping[str, Any]) -> str:
+    """How often a model was asked and what that took; a part of `cost` in `result.json`."""
+    estimated = ", estimated" if usage.get("uncounted") else ""
+    return f"{usage['calls']:,} calls, {usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out{estimated}"
+
+
 def cut(text: str) -> str:
     """At most `TEXT_SHOWN` characters, and how many more there were."""
     if len(text) <= TEXT_SHOWN:

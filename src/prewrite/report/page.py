@@ -12,7 +12,7 @@ from typing import Any
 
 from prewrite.report.charts import stacked_bar
 from prewrite.report.diff import word_diff
-from prewrite.report.formats import duration, prompt_tokens
+from prewrite.report.formats import calls_and_tokens, duration, prompt_tokens
 from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
 from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
@@ -112,6 +112,8 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     if "input_tokens" in calls:
         estimated = ", estimated" if calls.get("uncounted") else ""
         facts.append(("tokens", f"{calls['input_tokens']:,} in, {calls['output_tokens']:,} out{estimated}"))
+    if asked := result.get("cost", {}).get("rewriter"):
+        facts.append(("the rewriter's server", calls_and_tokens(asked)))
     seconds = result.get("cost", {}).get("seconds", {})
     if seconds:
         facts.append(("time", duration(sum(seconds.values()))))

@@ -19,7 +19,7 @@ from prewrite.scoring.metrics import get_metric
 from prewrite.scoring.prompt import PARTS
 from prewrite.scoring.rewards import MIN_FIDELITY, REWARD_MODEL_FILE, REWARD_MODES, check_penalties, check_task_part
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
-from prewrite.task_models.registry import parse_task_model
+from prewrite.task_models.registry import names_server, parse_task_model
 from prewrite.train.algorithms import ALGORITHMS
 from prewrite.train.kl import check_kl
 from prewrite.types import DECODINGS, TASKS
@@ -180,7 +180,10 @@ class SearchConfig(PromptConfig, ReadableConfig):
     group: ClassVar = "choice"
 
     rewriter: str = option(
-        "embedded", "who writes other wordings: embedded (untrained), a run folder, or none", common=True
+        "embedded",
+        "who writes other wordings: embedded (untrained), a run folder, openai:MODEL@URL, ollama:MODEL, or none",
+        common=True,
+        alias="proposer",
     )
     num_candidates: int = option(8, "wordings asked of the rewriter", common=True, at_least=0)
     candidates: str | None = option(None, "text file of other wordings to try, one a line")
@@ -192,6 +195,8 @@ class SearchConfig(PromptConfig, ReadableConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if names_server(self.rewriter):
+            self.rewriter = str(parse_task_model(self.rewriter))
         if not self.hold_out_test:
             raise ConfigError("a search needs test rows to measure what it found; leave hold_out_test on")
         if self.candidates is not None and not Path(self.candidates).is_file():

@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prewrite.choosing.candidates import Candidate, merge, propose
+from prewrite.choosing.candidates import Candidate, Proposer, merge, propose
 from prewrite.choosing.choose import split_by_guards
 from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import Found, plan_search, search_prompt
+from prewrite.choosing.server_rewriter import ServerRewriter
 from prewrite.errors import ConfigError
 from prewrite.report.render import build_report
 from prewrite.run.build import (
@@ -37,6 +38,7 @@ from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.scoring.rewards import TaskReward
+from prewrite.task_models.registry import names_server
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     check_search_calls(config, instructions)
     evaluator = open_evaluator(config)
     check_prompt_lengths(config, instructions, evaluator)
+    proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
@@ -68,14 +71,17 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     results = []
     for rows in instructions:
         with timed(seconds, "search"):
-            wordings, refused = wordings_of(config, rows, reward) if "instruction" in config.parts else ([], [])
+            wordings, refused = wordings_of(config, rows, reward, proposer)
             run.append(run.rewrites, refused)
             found = find_prompt(config, rows, evaluator, wordings)
             append_candidates(run, rows, found)
         results.append(test_prompt(config, rows, reward, run, found, seconds) | {"rewriter": config.rewriter})
     result = results[0] if len(results) == 1 else {**results[0], "tasks": results}
     usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
-    result |= {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage, "seconds": seconds}}
+    cost: dict[str, Any] = {"task_model": usage, "seconds": seconds}
+    if isinstance(proposer, ServerRewriter):
+        cost["rewriter"] = proposer.model.usage.as_dict()
+    result |= {"left_out": evaluator.left_out.to_json(), "cost": cost}
     TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
     run.write_json(run.result, result)
     build_report(run.path)
@@ -244,22 +250,31 @@ def waterfall(found: Found) -> list[dict[str, str]]:
 
 
 def wordings_of(
-    config: SearchConfig, rows: InstructionRows, reward: TaskReward
+    config: SearchConfig, rows: InstructionRows, reward: TaskReward, proposer: Proposer | None
 ) -> tuple[list[Candidate], list[dict[str, Any]]]:
-    """Other wordings of the instruction, and a row for each that a guard refuses."""
+    """Other wordings of the instruction, of the proposer and of the file; and a row for each that a guard refuses."""
     found = [Candidate(rows.instruction, "initial")]
+    if "instruction" not in config.parts:
+        return found, []
     if config.candidates is not None:
         found += [Candidate(text, "file") for text in read_wordings(config.candidates)]
-    if config.rewriter != "none" and config.num_candidates:
-        found += propose(open_proposer(config.rewriter), rows.instruction, config.num_candidates, seed=config.seed)
+    if proposer is not None:
+        found += propose(proposer, rows.instruction, config.num_candidates, seed=config.seed)
     kept, refused = split_by_guards(merge(found), reward, rows.instruction, list(rows.dev))
     if refused:
         logger.warning("%d of %d wordings refused by guards", len(refused), len(refused) + len(kept) - 1)
     return kept, refused
 
 
-def open_proposer(name: str) -> Any:
-    """What writes wordings: the rewriter in a run folder, or a model before training, warm-started where one ships."""
+def open_proposer(name: str) -> Proposer | None:
+    """What writes wordings: a model on a server, the rewriter in a run folder, a model before training, or nobody.
+
+    One before training is warm-started where an adapter ships.
+    """
+    if name == "none":
+        return None
+    if names_server(name):
+        return ServerRewriter.open(name)
     from prewrite.rewriter.rewriter import Rewriter
     from prewrite.rewriter.starter import default_temperature, starter_adapter
 

@@ -246,6 +246,9 @@ class CachedTaskModel(Wrapper):
 
     def stream(self, batch: Batch) -> Replies:
         """Hits first, then the wrapped model's answers as they arrive."""
+        if batch.sampling:
+            yield from stream(self.inner, batch)
+            return
         identity = self.identity
         keys = [answer_key(identity, batch, row) for row in range(len(batch.prompts))]
         known = self.cache.get(keys)

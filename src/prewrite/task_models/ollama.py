@@ -178,6 +178,8 @@ class OllamaTaskModel(StreamedTaskModel):
             if (least := fewest_tokens(prompt)) > self.num_ctx:
                 return Reply(NoAnswer(f"it has {least:,} tokens or more, and {self._too_long}"), 0, 0)
             asked = {"messages": messages_of(prompt)} if self.chat else {"prompt": bare_text(prompt), "raw": True}
+            drawn = batch.sampling[job[0]]._asdict() if batch.sampling else {}
+            asked["options"] = request["options"] | drawn
             return self._reply(batch, prompt, await self._api.post(client, path, request | asked), limit)
 
         def sending(job: Job) -> None:

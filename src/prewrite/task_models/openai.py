@@ -194,7 +194,8 @@ class OpenAITaskModel(StreamedTaskModel):
             self._api, self.facts, chat=self.chat, max_new_tokens=self.max_new_tokens, seen=self._check_stamp
         )
         ask, per_prompt = requests.way(batch, self._ids_of)
-        size = max(1, self.prompts_per_request // per_prompt) if self.facts.lists and per_prompt else 1
+        many = self.facts.lists and per_prompt and not batch.sampling  # a request has one seed
+        size = max(1, self.prompts_per_request // per_prompt) if many else 1
         rows = range(len(batch.prompts))
         jobs = [rows[start : start + size] for start in range(0, len(rows), size)]
 

@@ -71,10 +71,15 @@ class Requests:
         """Output tokens. A label gets as many as free text where the model may think before it."""
         return max(self.max_new_tokens, label_tokens(batch.labels) if batch.method == "constrained" else 0)
 
+    def _drawn(self, batch: Batch, job: Job) -> dict[str, Any]:
+        """How the answer is drawn, less what the server refuses to be told; nothing for a greedy one."""
+        drawn = batch.sampling[job[0]]._asdict() if batch.sampling else {}
+        return {name: value for name, value in drawn.items() if name not in self.facts.dropped}
+
     async def _talk(self, client: Any, batch: Batch, job: Job) -> list[Reply]:
         """Chat: one prompt, one choice."""
         limit, labels = self._limit(batch), batch.labels
-        fields = self.facts.settings(limit, chat=True)
+        fields = self.facts.settings(limit, chat=True) | self._drawn(batch, job)
         if batch.method == "constrained":
             fields["response_format"] = response_format(labels, self.facts.schema)
         answer = await self._asked(self.api.talk(client, batch.prompts[job[0]], fields))
@@ -86,7 +91,7 @@ class Requests:
     async def _write(self, client: Any, batch: Batch, job: Job) -> list[Reply]:
         """Bare prompts, written on, freely or as one of the labels."""
         limit = self._limit(batch)
-        fields = self.facts.settings(limit, chat=False)
+        fields = self.facts.settings(limit, chat=False) | self._drawn(batch, job)
         written = {self._continuation(label): label for label in batch.labels}
         if batch.method == "constrained":
             fields["structured_outputs"] = {"choice": list(written)}

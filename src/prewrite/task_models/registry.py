@@ -77,13 +77,18 @@ def parse_task_model(text: str) -> TaskModelSpec:
     return TaskModelSpec(backend, model, server_address(address, setting=f"the address of {backend}:{model}"))
 
 
-def destination(spec: TaskModelSpec) -> str:
-    """Where rows and prompts go that this task model is asked, in words."""
+def names_server(text: str) -> bool:
+    """Whether `text` names a model on a server, such as `openai:MODEL`; what it names need not be right."""
+    return text.partition(":")[0] in SERVERS and ":" in text
+
+
+def destination(spec: TaskModelSpec, *, sent: str = "rows and prompts") -> str:
+    """Where goes what this model is asked, in words; `sent` says what that is, in the plural."""
     if spec.backend not in SERVERS:
-        return "rows and prompts stay in this process"
+        return f"{sent} stay in this process"
     cloud = spec.backend == "ollama" and spec.model.endswith(("-cloud", ":cloud"))
     address = way_to(SERVERS[spec.backend](spec.model, spec.address))
-    return f"rows and prompts go to {address}" + (", which passes them on to ollama.com" if cloud else "")
+    return f"{sent} go to {address}" + (", which passes them on to ollama.com" if cloud else "")
 
 
 def open_task_model(spec: str | TaskModelSpec, *, options: Mapping[str, Any] | None = None) -> TaskModel:

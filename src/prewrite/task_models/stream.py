@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,13 @@ def _ignore(*_: object) -> None:
     """The hook of a batch that nobody watches."""
 
 
+class Sampling(NamedTuple):
+    """How an answer is drawn that is not greedy; the names are those of the servers."""
+
+    temperature: float
+    seed: int
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The questions of one call of a task model."""
@@ -44,6 +51,9 @@ class Batch:
     """For `constrained` and `label_logprobs`: the same labels for every prompt."""
     targets: tuple[str, ...] = ()
     """For `target_logprobs`: one text per prompt."""
+    sampling: tuple[Sampling, ...] = ()
+    """For `generate` on a server: how each prompt's answer is drawn. Without it answers are greedy, as a task model's
+    always are; drawn ones are not cached."""
     sending: Callable[[int, int, int], None] = _ignore
     """Called as (row, most input tokens, most output tokens) before every attempt, retries too; may raise to stop."""
     failed: Callable[[int, bool], None] = _ignore
@@ -56,6 +66,7 @@ class Batch:
             self,
             prompts=tuple(self.prompts[row] for row in at),
             targets=tuple(self.targets[row] for row in at) if self.targets else (),
+            sampling=tuple(self.sampling[row] for row in at) if self.sampling else (),
             sending=lambda row, tokens_in, tokens_out: self.sending(at[row], tokens_in, tokens_out),
             failed=lambda row, billed: self.failed(at[row], billed),
         )
@@ -113,6 +124,8 @@ def stream(task_model: TaskModel, batch: Batch) -> Replies:
     if isinstance(task_model, Streaming):
         yield from task_model.stream(batch)
         return
+    if batch.sampling:
+        raise CapabilityError(f"{task_model.name} answers greedily; only models on servers are sampled from")
     writes = getattr(task_model, "max_new_tokens", 0) if batch.method in ("generate", "constrained") else 0
     for start in range(0, len(batch.prompts), SLICE):
         rows = range(start, min(start + SLICE, len(batch.prompts)))
