@@ -46,7 +46,8 @@ _STATED = re.compile(
             (?:say|choose|pick|select|go(?:ing)?\ (?:with|for)|lean(?:ing)?|conclude)\b
       | \bI\s+(?:think|believe|guess|feel)\s+(?:that\s+)?(?:it|this|that)(?:'s|\s+is|\s+(?:should|would|must)\s+be)\b )
     (?:\s*(?:[:"'*(]|\b(?:a|an|the|that|it|is|as|clearly|definitely|mostly|mainly|largely|overwhelmingly|overall
-        |therefore|indeed|very|quite|strongly|towards?|likely|probably|option|choice|letter|label|category|class)\b))* {OPEN}$
+        |therefore|indeed|very|quite|strongly|towards?|likely|probably|option|choice|letter|label|category
+        |class)\b))* {OPEN}$
     """,
     re.IGNORECASE | re.VERBOSE,
 )
