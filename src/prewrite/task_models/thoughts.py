@@ -47,7 +47,7 @@ _WRAPPER = re.compile(  # around the answer, after the thought
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>)?")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>.*", re.DOTALL)
 _BARE_CHANNELS = re.compile(r"\s*analysis.*assistantfinal(?P<answer>.*)", re.DOTALL)
-_BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z])")
+_BARE_ANALYSIS = re.compile(r"\s*analysis[A-Z][a-z]*[\s,']")  # "analysisWe need ..."
 
 
 class Spoken(NamedTuple):
