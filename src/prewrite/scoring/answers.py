@@ -28,7 +28,7 @@ _ANSWER_LINE = re.compile(
     r"^[\s*_#>-]*(?:(?:the|my|final|short|correct)\s)*answer[*_]*\s*(?:[:：]|(?=\n))[\s*_]*(\S[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OUTPUT_CUE = re.compile(r"^[\s*_#>]*(?:output|response)[*_]*\s*[:：][\s*_]*(?=\S)", re.IGNORECASE)
+_OUTPUT_CUE = re.compile(r"^[\s*_#>]*(?:output|response|result|solution)[*_]*\s*[:：][\s*_]*(?=\S)", re.IGNORECASE)
 
 
 def parse_answer(output: str, example: RewriteExample) -> str:
@@ -98,7 +98,7 @@ def read_short_answer(text: str) -> str:
 
     The field `answer` where the text is one JSON object and nothing else; else the last `\boxed{}` or `<answer>`; else
     what the last line that begins with "Answer:" says, there or on the next line; else the sentence behind the last
-    "the answer is"; else the first line, without an "Output:" or "Response:" before it.
+    "the answer is"; else the first line, without an "Output:", "Response:" or the like before it.
 
     >>> read_short_answer("**Answer:** Paris"), read_short_answer("Answer:\nParis"), read_short_answer("Rome\nIt is.")
     ('Paris', 'Paris', 'Rome')

@@ -24,6 +24,7 @@ _ANNOUNCED = re.compile(
              |jawaban|الإجابة|الجواب|उत्तर|final\s+(?:result|solution|verdict|decision|choice|label|prediction|output|response))\b
       | \bans\b\.?(?=\s*[:=]) | 答案|答え|정답 )
     [*_"'`]* (?:\s+(?:final|finale|finala|correct[ae]?|correcta|corretta)\b 
+      | \s+in\s+(?:one|two|three|a\s+few|\d+)\s+\w+
       | \s*\((?:in|as|to|one|short|brief|final|exact|rounded|approx\w*|numeric|number)\b[^()\n]{0,40}\))?
     (?:\s+(?:to|for)\s+(?:this|the|your|question|part|problem|q?\#?\d+)\b[^\n.,:=]{0,40}?)? [*_"'`]*
     (?:,\s[\w\s]{1,20},|\s+(?:here|then|therefore|I\s+(?:would\s+)?\w+)(?=\s))? \s*
