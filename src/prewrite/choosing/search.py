@@ -279,7 +279,7 @@ class _Judge:
         return self._worth[key]
 
     def prompt_tokens(self, candidate: int) -> int:
-        """Of two prompts that are worth the same, the one of fewer tokens is better."""
+        """Tokens of a candidate without the input; of two that are worth the same the shorter one goes on."""
         return self._prompt_tokens(candidate)
 
     def seen(self, candidate: int, rows: int | None = None) -> list[tuple[RewriteExample, Answer]]:
