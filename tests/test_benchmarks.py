@@ -50,6 +50,24 @@ def test_a_benchmark_runs_to_its_end(command, printed):
 
 
 @pytest.mark.slow
+def test_searches_are_simulated_on_label_scores_that_offsets_are_measured_on_too(tmp_path):
+    few = "--datasets demo --prompts 10 --dev-rows 60 --test-rows 60 --calls 100 --searches 2"
+    printed = run_benchmark(f"halving.py {few} --output {shlex.quote(str(tmp_path))}")
+    assert re.search(r"^\| demo \| 100 \| race \| \d+ \| \d", printed, re.MULTILINE)
+    printed = run_benchmark(f"offsets.py {shlex.quote(str(tmp_path / 'demo.npz'))} --rows 15 --draws 2")
+    assert len(re.findall(r"^\| demo \| .* \| 15 \|(?: [01]\.\d{3} \|){9}$", printed, re.MULTILINE)) == 2
+
+
+@pytest.mark.slow
+def test_the_study_of_the_whole_prompt_goes_on_where_it_stopped(tmp_path):
+    output = shlex.quote(str(tmp_path / "cells.jsonl"))
+    command = f"whole_prompt.py --datasets demo --seeds 0 --calls 60 --test-rows 6 --output {output}"
+    printed = run_benchmark(command)
+    assert re.search(r"^\| demo \| 60 \| 1 \|(?: [01]\.\d{3} \|){7} [+-]?\d", printed, re.MULTILINE)
+    assert run_benchmark(command) == printed and len((tmp_path / "cells.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_a_study_fills_its_table_and_its_runs_can_be_raced_again(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     study = importlib.import_module("study")

@@ -58,7 +58,9 @@ def test_training_ends_in_a_search_of_the_whole_prompt(whole):
     assert {"trained greedy", "4 random exemplars"} <= result["test"]["instructions"].keys()
     candidates = [json.loads(line) for line in (whole / "candidates.jsonl").read_text().splitlines()]
     assert {"initial", "exemplars", "sample"} <= {row["source"] for row in candidates}
-    assert "The search" in (whole / "report.html").read_text()
+    page, kept = (whole / "report.html").read_text(), result["rewrite"] == result["instruction"]
+    assert "The search" in page and ("Your wording was kept" in page) == kept
+    assert result["search"]["wordings"] == len({row["prompt"]["instruction"] for row in candidates}) - 1
 
 
 def test_the_control_of_a_whole_prompt_spends_as_many_calls(whole):

@@ -83,6 +83,7 @@ class Found:
             "source": self.source,
             "offsets": self.offsets,
             "candidates": len(self.events),
+            "wordings": len({event["prompt"]["instruction"] for event in self.events} - {self.initial.instruction}),
         }
 
 

@@ -51,6 +51,8 @@ def print_prompt(result: Mapping[str, Any]) -> None:
     for step in search["waterfall"]:
         steps.append(f"{step['adds']} {points(means[step['at']] - before)}")
         before = means[step["at"]]
+    if search["wordings"] and prompt.instruction == result["instruction"]:
+        print(f"Your wording was kept: none of {search['wordings']} others was clearly better.")
     if steps:
         print(f"Step by step from {means['initial']:.3f}: {', then '.join(steps)} points.")
     print(f"Found by {search['calls']:,} task-model calls on dev rows.")

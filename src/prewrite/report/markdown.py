@@ -43,6 +43,7 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines.append(
             f"Search: {found['candidates']:,} prompts competed for {found['calls']:,} task-model calls; the last ones "
             f"were compared on {found['rows']} dev rows."
+            + ("" if found["reworded"] or not found["wordings"] else " Your wording was kept.")
         )
     if page["guards"]:
         fired = ", ".join(f"{cell(guard.name)} {guard.count:,}×" for guard in page["guards"])  # noqa: RUF001

@@ -38,6 +38,7 @@ def search(run: RunData, result: Mapping[str, Any]) -> dict[str, Any] | None:
     rows.sort(key=lambda row: (row["source"] != "initial", not row["chosen"], -row["rows"], -row["worth"]))
     return {
         **told,
+        "reworded": result["prompt"]["instruction"] != result["instruction"],
         "shown": [
             {
                 "name": row["source"],
