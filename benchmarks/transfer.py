@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from prewrite.choosing.evaluate import evaluate
@@ -72,7 +73,8 @@ def main() -> None:
     )
     run = RunFolder(given.output)
     if not (run.rewriter / "rewriter.json").is_file():
-        train_rewriter(config)
+        with ExitStack() as until_end:
+            train_rewriter(config, [], until_end)
     measure(given, config, held_out, seen, run)
 
 

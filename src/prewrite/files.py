@@ -6,12 +6,16 @@ there before stays.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import platform
 import re
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +25,11 @@ import platformdirs
 
 from prewrite.errors import PrewriteError, StorageError, without_keys
 
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+CHECKSUMS = "checksums.json"
+"""The file by which `damage_of` tells whether a folder is as it was written."""
 _ABANDONED = 24 * 3600  # seconds after which a folder that is still being written belongs to a process that was killed
 
 
@@ -87,6 +96,92 @@ def publish(written: Path, path: Path, *, replace: bool = True) -> None:
                 raise
         _sync(path.parent)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_checksums(folder: Path) -> None:
+    """Note size and CRC-32 of every file in the finished `folder`; they tell damage, not tampering."""
+    files = {
+        str(file.relative_to(folder)): _checksum(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / CHECKSUMS
+    }
+    write_atomic(folder / CHECKSUMS, to_json({"files": files}, indent=2) + "\n")
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with a folder that `write_checksums` sealed, in a few words; None where it is as it was."""
+    try:
+        noted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["files"].items()
+        for name, (size, checksum) in noted:
+            found, now = _checksum(folder / name)
+            if found != size:
+                return f"{name} has {found:,} of {size:,} bytes"
+            if now != checksum:
+                return f"{name} was changed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = isinstance(error, FileNotFoundError) and error.filename
+        return f"{Path(missing).name} is missing" if missing else f"{CHECKSUMS} cannot be read ({error!r})"
+    return None
+
+
+def _checksum(file: Path) -> tuple[int, int]:
+    """(bytes, CRC-32) of a file."""
+    size = checksum = 0
+    with file.open("rb") as read:
+        while block := read.read(1 << 20):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+    return size, checksum
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left in `folder` of a file or folder that it was writing.
+
+    Only for a folder that nobody else writes to; see `_remove_abandoned`.
+    """
+    for path in [*folder.glob(".*.writing-*"), *folder.glob(".*.old-*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, *, taken: Callable[[str], Exception]) -> Iterator[None]:
+    """Keeps other processes that ask for the same lock out of `folder`; it ends with the process, however that ends.
+
+    Where another one holds it, `taken(who)` is raised, `who` being what that one wrote about itself. Where the file
+    system has no locks a warning is all that happens.
+    """
+    with writing(folder):
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    with file:
+        try:
+            _lock(file.fileno())
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                file.seek(0)
+                raise taken(file.read().strip()) from None
+            logger.warning("%s cannot be locked (%s): start no second run on it", folder, error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)  # closing it gives the lock back; it stays, since deleting it would let two in
+
+
+def _lock(descriptor: int) -> None:
+    """Raises `OSError` where another process has the lock."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError, without_keys
-from prewrite.files import to_json, write_atomic, writing
+from prewrite.files import damage_of, locked, remove_unfinished, to_json, write_atomic, writing
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -45,13 +48,37 @@ class RunFolder:
         run = cls.check_new(path, overwrite=overwrite)
         if run.config.exists():
             run._remove_files()
+        run._make()
+        return run
+
+    def _make(self) -> None:
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(
-                f"output_dir {str(path)!r} cannot be made ({error.strerror}); give a folder where you may write"
+                f"output_dir {str(self.path)!r} cannot be made ({error.strerror}); give a folder where you may write"
             ) from None
-        return run
+
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        """Keeps other runs out of the folder, which is made where it is missing, and tidies up after a killed one.
+
+        Raises `RunFolderError` where another run is writing there.
+        """
+
+        def taken(who: str) -> RunFolderError:
+            return RunFolderError(
+                f"output_dir {str(self.path)!r} is in use: another run writes there ({who}); wait until it ends, stop "
+                "it, or choose another folder"
+            )
+
+        self._make()
+        with locked(self.path, taken=taken):
+            for folder in (self.path, self.checkpoints):
+                remove_unfinished(folder)
+            for folder in self.checkpoints.glob("checkpoint-*"):  # GRPO and RLOO write there, see `grpo.py`
+                shutil.rmtree(folder)
+            yield
 
     @classmethod
     def check_new(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
@@ -89,15 +116,25 @@ class RunFolder:
         numbered = ((path.name.removeprefix("step-"), path) for path in self.checkpoints.glob("step-*"))
         return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
 
-    def newest_checkpoint(self) -> Path:
-        """The last whole checkpoint. Raises `RunFolderError` if there is none."""
-        found = [path for path in self.checkpoints_by_step().values() if (path / "trainer.json").is_file()]
-        if not found:
+    def newest_checkpoint(self) -> Path | None:
+        """The last whole checkpoint, with a warning about damaged ones after it; None where none was written.
+
+        Raises `RunFolderError` where all of them are damaged.
+        """
+        damaged: list[str] = []
+        for path in reversed(self.checkpoints_by_step().values()):
+            damage = damage_of(path)
+            if damage is None:
+                for told in damaged:
+                    logger.warning("checkpoint %s; going on from %s", told, path.name)
+                return path
+            damaged.append(f"{path} is damaged ({damage})")
+        if damaged:
             raise RunFolderError(
-                f"{self.path} has no checkpoint to resume from; start again with --overwrite, "
-                "and a smaller --save_steps if runs get cut off"
+                f"checkpoint {damaged[0]}, and there is no other to go on from; start again with --overwrite, answers "
+                "are in the cache"
             )
-        return found[-1]
+        return None
 
     def _remove_files(self) -> None:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
@@ -151,16 +188,13 @@ class RunFolder:
         """
         if not path.exists():
             return
-        with path.open(encoding="utf-8", errors="strict") as file:
-            number = 0
-            while True:
-                number += 1
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
                 where = f"{path}:{number}"
+                if not line.endswith(b"\n"):
+                    return
                 try:
-                    line = file.readline()
-                    if not line.endswith("\n"):
-                        return
-                    row = json.loads(line)
+                    row = json.loads(line.decode("utf-8"))
                 except (UnicodeDecodeError, json.JSONDecodeError) as error:
                     raise RunFolderError(f"{where} is not valid JSON ({error}); the file was changed") from None
                 if not isinstance(row, dict):

@@ -1,12 +1,15 @@
 """`--resume` goes on with the same run only, and its record says what changed."""
 
 import json
+import os
 import re
 import shutil
 
 import pytest
 
 from prewrite.cli.main import main
+from prewrite.files import write_checksums
+from prewrite.run_folder import RunFolder
 from toy_cli import ROWS, train_flags
 
 
@@ -66,18 +69,63 @@ def test_a_budget_counts_on_over_a_resume(toy, tmp_path, capsys):
     assert resume(toy, folder, "--max_task_calls", "1000") == 0
 
 
-def test_a_checkpoint_of_another_version_or_cut_off_is_named(run_copy, toy, capsys):
+def test_a_checkpoint_of_another_version_is_named(run_copy, toy, capsys):
     (folder,) = run_copy.glob("checkpoints/step-*")
     record = json.loads((folder / "trainer.json").read_text())
     del record["cost"]
     (folder / "trainer.json").write_text(json.dumps(record))
+    write_checksums(folder)
     assert resume(toy, run_copy) == 2
     assert f"{folder} cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["policy.safetensors", "optimizer.pt", "scheduler.pt"])
-def test_a_cut_off_file_of_a_checkpoint_is_an_error(run_copy, toy, capsys, file):
+def test_a_cut_off_file_of_the_only_checkpoint_is_an_error(run_copy, toy, capsys, file):
     (folder,) = run_copy.glob("checkpoints/step-*")
     (folder / file).write_bytes((folder / file).read_bytes()[:100])
     assert resume(toy, run_copy) == 2
-    assert f"{folder} cannot be read" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{folder} is damaged ({file} has 100 of" in told and "--overwrite" in told
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_ends_the_same(toy, tmp_path, caplog):
+    folder = tmp_path / "run"
+    assert main(train_flags(toy, folder, "--save_steps", "1")) == 0
+    rollouts = (folder / "rollouts.jsonl").read_bytes()
+    _, second = sorted(folder.glob("checkpoints/step-*"))
+    weights = (second / "policy.safetensors").read_bytes()
+    (second / "policy.safetensors").write_bytes(b"")
+    assert resume(toy, folder, "--save_steps", "1") == 0
+    assert f"{second} is damaged (policy.safetensors has 0 of" in caplog.text and "step-00001" in caplog.text
+    assert (folder / "rollouts.jsonl").read_bytes() == rollouts
+    assert (second / "policy.safetensors").read_bytes() == weights
+
+
+def test_a_run_without_a_checkpoint_begins_anew(run_copy, toy, caplog):
+    rollouts = (run_copy / "rollouts.jsonl").read_bytes()
+    shutil.rmtree(run_copy / "checkpoints")
+    assert resume(toy, run_copy) == 0
+    assert "no checkpoint yet: the run begins anew" in caplog.text
+    assert (run_copy / "rollouts.jsonl").read_bytes() == rollouts
+    assert len((run_copy / "rewrites.jsonl").read_text().splitlines()) == 2  # before the first update, and at the end
+
+
+def test_what_a_killed_run_was_writing_is_removed(run_copy, toy):
+    half = [".result.json.writing-00000000", "checkpoints/.step-00002.writing-00000000", "checkpoints/checkpoint-4"]
+    (run_copy / half[0]).write_text("{")
+    for name in half[1:]:
+        (run_copy / name).mkdir()
+        (run_copy / name / "policy.safetensors").touch()
+    assert resume(toy, run_copy) == 0
+    assert [name for name in half if (run_copy / name).exists()] == []
+
+
+@pytest.mark.parametrize("flags", [["--resume"], ["--overwrite"]])
+def test_two_runs_do_not_write_to_one_folder(run_copy, toy, capsys, flags):
+    before = {file: file.read_bytes() for file in run_copy.rglob("*") if file.is_file() and file.name != ".lock"}
+    with RunFolder(run_copy).sole_writer():
+        assert main(train_flags(toy, run_copy, *flags)) == 2
+    told = capsys.readouterr().err
+    assert f"{str(run_copy)!r} is in use: another run writes there (process {os.getpid()} on" in told
+    assert {file: file.read_bytes() for file in before} == before
+    assert resume(toy, run_copy) == 0  # the lock is free again

@@ -37,7 +37,6 @@ def test_every_kind_of_row_is_asked_about_not_only_the_first(toy, tmp_path, caps
         (["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["--data", "demo", "--output-dir", "FILE"], "is a file; give a folder"),
         (["--data", "demo", "--output-dir", "nowhere", "--resume"], "'nowhere' is not a run folder"),
-        (["--data", "demo", "--output-dir", "EMPTY", "--resume"], "EMPTY has no checkpoint to resume from"),
         (["--data", "demo", "--base-model", "./nowhere"], "base_model: model './nowhere': no such folder"),
         (["--data", "demo", "--task-model", "hf:./nowhere"], "task_model: model './nowhere': no such folder"),
         (["--data", "demo", "--task-model", "vllm:./nowhere"], "task_model: model './nowhere': no such folder"),

@@ -1,5 +1,7 @@
 """Fidelity: its scale, its ends, and how rewards, refusals and rows use it."""
 
+import json
+
 import pytest
 
 from prewrite.errors import ConfigError
@@ -44,6 +46,22 @@ def test_each_text_is_judged_once():
     fidelity(["a mail", "a mail"], INSTRUCTION)
     fidelity(["a mail"], INSTRUCTION)
     assert len(judge.asked) == len(set(judge.asked)) == 3  # the text, the instruction, nothing
+
+
+def test_what_the_judge_has_said_holds_after_a_resume_in_other_company():
+    """In bf16 a text's score depends on what else is in the batch."""
+
+    class Moody(WordJudge):
+        def target_logprobs(self, prompts, targets):
+            return [score + len(prompts) / 1000 for score in super().target_logprobs(prompts, targets)]
+
+    straight = Fidelity(Moody())
+    straight(["a mail", "spam", "ham"], INSTRUCTION)
+    resumed, forgetful = Fidelity(Moody()), Fidelity(Moody())
+    resumed.restore(json.loads(json.dumps(straight.state())))
+    wanted = straight(["is the mail spam", "a mail"], INSTRUCTION)
+    assert resumed(["is the mail spam", "a mail"], INSTRUCTION) == wanted
+    assert forgetful(["is the mail spam", "a mail"], INSTRUCTION) != wanted
 
 
 def test_a_judge_that_cannot_tell_the_instruction_from_nothing_refuses_nobody():

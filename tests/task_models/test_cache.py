@@ -8,6 +8,7 @@ import random
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,12 +87,30 @@ def test_an_answer_is_on_disk_before_the_next_is_asked(cache):
     class Slow(CountingTaskModel):
         def stream(self, batch):
             for row, reply in super().stream(batch):
-                yield row, reply
+                yield row, replace(reply, more=False)
                 seen.append(AnswerCache(cache.path).info().entries)
 
     model, _ = recording()
     CachedTaskModel(Slow(model), cache).generate(["a", "b", "c"])
     assert seen == [1, 2, 3]
+
+
+def test_answers_that_were_computed_together_are_kept_together(cache):
+    """A model in this process computes a batch at once, and in bf16 each answer depends on the others of it."""
+    seen = []
+    model = ScriptedTaskModel(str.upper)
+    cached = CachedTaskModel(model, cache)
+    for row, reply in cached.stream(Batch("generate", ("a", "b", "c"))):
+        seen.append((row, reply.value, AnswerCache(cache.path).info().entries))
+    assert seen == [(0, "A", 3), (1, "B", 3), (2, "C", 3)]
+
+    class Killed(AnswerCache):
+        def put(self, identity, answers):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CachedTaskModel(model, Killed(cache.path)).generate(["d", "e"])
+    assert cache.info().entries == 3
 
 
 def test_usage_tells_hits_from_calls(cache):

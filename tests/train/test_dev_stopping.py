@@ -1,5 +1,7 @@
 """Dev stopping judges a rewrite as the reward does."""
 
+import json
+
 import pytest
 
 from prewrite.data import PRewriteDataset
@@ -45,3 +47,20 @@ def test_dev_is_scored_every_so_many_updates(step, due):
     dev.every = 2
     assert dev.due(step) is due
     assert dev.due(3, last=True)
+
+
+def test_what_was_scored_before_a_resume_is_not_asked_again():
+    asked = []
+
+    def answer(prompt):
+        asked.append(prompt)
+        return "positive"
+
+    first = dev_stopping(TaskReward(Evaluator(ScriptedTaskModel(answer)), guards=()))
+    first.evaluate(0, lambda instruction: "Judge the review.")
+    first.best_state = {}
+    second = dev_stopping(TaskReward(Evaluator(ScriptedTaskModel(answer)), guards=()))
+    second.restore(json.loads(json.dumps(first.state())))
+    count = len(asked)
+    assert not second.evaluate(1, lambda instruction: "Judge the review.").is_best
+    assert len(asked) == count and second.best == first.best and second.since_best == 1

@@ -140,6 +140,20 @@ def test_the_reference_is_the_model_before_training(tmp_path, algorithm):
 
 
 @both
+def test_a_run_that_its_patience_ended_does_no_further_update_when_resumed(tmp_path, algorithm):
+    settings = {"max_steps": 20, "eval_steps": 1, "patience": 1, "dev_dataset": toy_rows(4), "learning_rate": 1e-9}
+    straight = toy_group_trainer(algorithm, tmp_path, **settings)
+    straight.train()
+    logged = (tmp_path / "rollouts.jsonl").read_bytes()
+    resumed = toy_group_trainer(algorithm, tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=RunFolder(tmp_path).newest_checkpoint())
+    assert resumed.updates == straight.updates == 1
+    assert (tmp_path / "rollouts.jsonl").read_bytes() == logged
+    left, right = parameters(straight), parameters(resumed)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@both
 def test_the_best_policy_on_dev_is_restored_and_patience_ends_training(tmp_path, algorithm):
     trainer = toy_group_trainer(algorithm, tmp_path, max_steps=50, eval_steps=1, patience=3, dev_dataset=toy_rows(4))
     trainer.train()

@@ -122,6 +122,18 @@ def test_stop_and_resume_gives_the_numbers_of_a_straight_run(tmp_path):
     assert [row["step"] for row in rows(tmp_path / "resumed/rollouts.jsonl")] == sorted(list(range(1, 7)) * 32)
 
 
+def test_a_run_that_its_patience_ended_does_no_further_update_when_resumed(tmp_path):
+    settings = {"max_steps": 20, "eval_steps": 1, "patience": 1, "dev_dataset": toy_rows(4), "learning_rate": 1e-9}
+    straight = toy_trainer(str(tmp_path), **settings)
+    straight.train()
+    logged = (tmp_path / "rollouts.jsonl").read_bytes()
+    resumed = toy_trainer(str(tmp_path), **settings)
+    resumed.train(resume_from_checkpoint=RunFolder(tmp_path).newest_checkpoint())
+    assert resumed.updates == straight.updates == 1
+    assert (tmp_path / "rollouts.jsonl").read_bytes() == logged
+    assert all(map(torch.equal, resumed.model.parameters(), straight.model.parameters()))
+
+
 def test_the_best_policy_on_dev_is_restored(tmp_path):
     trainer = toy_trainer(str(tmp_path), max_steps=10, eval_steps=1, dev_dataset=toy_rows(4))
     trainer.train()

@@ -9,9 +9,12 @@ import argparse
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from prewrite.cli.screen import without_keys_on_screen
 from prewrite.errors import ConfigError, PrewriteError
@@ -36,9 +39,9 @@ BAD_INPUT, STOPPED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 2 bad input or a failed prerequisite, 130 stopped by Ctrl-C."""
+    """Run a command; returns the exit code: 0 done, 2 bad input or a failed prerequisite, 130 stopped by a signal."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with without_keys_on_screen():
+    with without_keys_on_screen(), terminated_as_interrupted():
         try:
             return _run(argv)
         except PrewriteError as error:
@@ -47,6 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return STOPPED
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: half-written files are removed, and how to go on is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(argv: Sequence[str]) -> int:

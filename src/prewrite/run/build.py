@@ -374,6 +374,7 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
         patience=config.patience,
         dev_examples=config.dev_examples,
         save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit,
         target_kl=config.target_kl,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,

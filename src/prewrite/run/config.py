@@ -332,6 +332,12 @@ class OutputConfig:
     )
     output_dir: str = option("runs/rewriter-ppo", "the run folder", common=True, may_change=True)
     save_steps: int = option(10, "updates between checkpoints", above=0, may_change=True)
+    save_total_limit: int = option(
+        2,
+        "checkpoints kept, the newest ones; should one be damaged, the one before it goes on",
+        above=0,
+        may_change=True,
+    )
     resume: bool = option(False, "go on from the newest checkpoint in output_dir", common=True, may_change=True)
     overwrite: bool = option(False, "replace the run in output_dir", common=True, may_change=True)
     report_to: str = option("none", "tensorboard or none", choices=("none", "tensorboard"), may_change=True)

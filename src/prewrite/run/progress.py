@@ -1,15 +1,17 @@
-"""What a person sees of a run and can do to it: the progress bar, and Ctrl-C."""
+"""What a person sees of a run and can do to it: the progress bar, and Ctrl-C or a polite kill (SIGTERM)."""
 
 from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
+from prewrite.train import processes
 from prewrite.train.algorithms import Trainer
 
 
@@ -30,20 +32,25 @@ def training_bar(updates: int, *, shown: bool = True) -> Iterator[Callable[[int,
 
 @contextmanager
 def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends the run after the running update, with a checkpoint; the second one at once."""
+    """The first Ctrl-C or SIGTERM ends the run after the running update, with a checkpoint; the second one at once.
+
+    Of several processes each obeys Ctrl-C, which reaches all of them, and leaves SIGTERM to their launcher: it sends
+    that when one of them has failed, and the others would wait for it in vain.
+    """
 
     def request_stop(signum: int, frame: Any) -> None:
         if trainer.stop_requested:
             raise KeyboardInterrupt
         trainer.stop_requested = True
-        print("\nStopping after this update, with a checkpoint (Ctrl-C again: stop at once) ...", file=sys.stderr)
+        print("\nStopping after this update, with a checkpoint (once more: stop at once) ...", file=sys.stderr)
 
-    try:
-        previous = signal.signal(signal.SIGINT, request_stop)
-    except ValueError:  # not the main thread, e.g. a notebook's worker: the caller's own handling stays
+    if threading.current_thread() is not threading.main_thread():  # a notebook's worker: the caller's handling stays
         yield
         return
+    signals = [signal.SIGINT, signal.SIGTERM] if processes.count() == 1 else [signal.SIGINT]
+    previous = {number: signal.signal(number, request_stop) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

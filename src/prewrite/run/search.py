@@ -21,6 +21,7 @@ from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import Found, plan_search, search_prompt
 from prewrite.choosing.server_rewriter import ServerRewriter
+from prewrite.data import Splits
 from prewrite.errors import ConfigError
 from prewrite.report.render import build_report
 from prewrite.run.build import (
@@ -62,6 +63,21 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
+    RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
+    with RunFolder(Path(config.output_dir)).sole_writer():
+        return search_and_report(config, argv, splits, instructions, reward, proposer)
+
+
+def search_and_report(
+    config: SearchConfig,
+    argv: Sequence[str],
+    splits: Sequence[Splits],
+    instructions: Sequence[InstructionRows],
+    reward: TaskReward,
+    proposer: Proposer | None,
+) -> dict[str, Any]:
+    """The part of `run_search` that writes the run folder."""
+    evaluator = reward.evaluator
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
     run.write_json(run.config, run_record(config, argv, evaluator.task_model, processes=1, command="search"))
     parts = [part.to_json() for part in splits]

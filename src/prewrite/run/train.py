@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prewrite.data import Splits
-from prewrite.errors import BudgetExceededError, RunFolderError, TaskModelError
+from prewrite.errors import BudgetExceededError, TaskModelError
 from prewrite.report.render import build_report
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.run.build import (
@@ -58,25 +59,26 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
     The test set is opened once, at the end. After a stop request (Ctrl-C) the result is `{"stopped_at": step}`, and
     the run can go on with `resume`. Of several processes the main one measures; the others return nothing.
     """
-    trainer, instructions, run = train_rewriter(config, argv)
-    if not processes.is_main():
-        del trainer
+    with ExitStack() as until_end:
+        trainer, instructions, run = train_rewriter(config, argv, until_end)
+        if not processes.is_main():
+            del trainer
+            processes.leave()
+            return {}
         processes.leave()
-        return {}
-    processes.leave()
-    if trainer.stop_requested:
-        return {"stopped_at": trainer.updates, "run": str(run.path)}
-    with run.replacing_result():
-        result = measure(
-            config, instructions, trainer.rewriter(), trainer.reward, run, train_seconds=trainer.cost.seconds
-        )
-        run.write_json(run.result, result)
-    build_report(run.path)
-    return result
+        if trainer.stop_requested:
+            return {"stopped_at": trainer.updates, "run": str(run.path)}
+        with saying_how_to_go_on(run), run.replacing_result():
+            result = measure(
+                config, instructions, trainer.rewriter(), trainer.reward, run, train_seconds=trainer.cost.seconds
+            )
+            run.write_json(run.result, result)
+        build_report(run.path)
+        return result
 
 
-def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
-    """Train and save the rewriter, without choosing or testing."""
+def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStack) -> Trained:
+    """Train and save the rewriter, without choosing or testing. No other run may write to its folder `until_end`."""
     main, resume_from = processes.is_main(), None
     if config.resume:
         resume_from = RunFolder.open(config.output_dir).newest_checkpoint()
@@ -105,18 +107,19 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str] = ()) -> Trained:
     reward = open_training_reward(config, evaluator, splits)
 
     if main:
+        until_end.enter_context(RunFolder(Path(config.output_dir)).sole_writer())
         run = open_run_folder(config, argv, splits, evaluator.task_model, processes=processes.count())
+        if config.resume and resume_from is None:
+            logger.warning("%s has no checkpoint yet: the run begins anew, with the answers of the cache", run.path)
+            run.truncate_all(after_step=-1)
         print(f"Estimate: {estimate_line(config, splits, instructions, reward)}", file=sys.stderr)
     else:
         run = RunFolder(Path(config.output_dir))
 
     with training_bar(config.max_steps, shown=main) as progress:
         trainer = open_trainer(config, splits, mixture, reward, run, progress)
-        with stop_on_interrupt(trainer):
-            try:
-                trainer.train(resume_from_checkpoint=resume_from)
-            except (TaskModelError, BudgetExceededError) as error:
-                raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
+        with saying_how_to_go_on(run), stop_on_interrupt(trainer):
+            trainer.train(resume_from_checkpoint=resume_from)
     if main and not trainer.stop_requested:
         trainer.save_rewriter()
     return Trained(trainer, instructions, run)
@@ -136,10 +139,20 @@ def warn(config: TrainConfig, splits: Sequence[Splits], instructions: Sequence[I
         logger.warning("%s", foreign[0])
 
 
-def how_to_go_on(run: RunFolder) -> str:
-    """What is left of a run that its task model ended."""
+@contextmanager
+def saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
+    """What the task model, the budget or the user ends in here can go on, and how is said."""
     try:
-        path = run.newest_checkpoint()
-    except RunFolderError:
-        return "No update was saved yet: answers are in the cache; run the same command with --overwrite."
-    return f"Saved: {path}. Answers are in the cache. Go on with the same command and --resume."
+        yield
+    except (TaskModelError, BudgetExceededError) as error:
+        raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
+    except KeyboardInterrupt:
+        print(f"\n{how_to_go_on(run)}", file=sys.stderr)
+        raise
+
+
+def how_to_go_on(run: RunFolder) -> str:
+    """What is left of a run that was ended, and the way on."""
+    saved = list(run.checkpoints_by_step().values())
+    saying = f"Saved: {saved[-1]}." if saved else "No update was saved yet."
+    return f"{saying} Answers are in the cache. Go on with the same command and --resume."

@@ -13,7 +13,7 @@ each category" for a sentiment task), and it has a blind side: an honest rewrite
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 PROMPT = "Task description: {text}\n\nThe task is to:"
@@ -31,6 +31,9 @@ class Judge(Protocol):
 
 class Fidelity:
     """Fidelity of rewrites, each text judged once.
+
+    What the judge said stays, because a judge in bf16 says something slightly else about a text in other company:
+    a run that goes on from a checkpoint takes over what it had heard.
 
     Args:
         judge: any model with target log-probabilities; the same judge for figures that are compared.
@@ -57,3 +60,14 @@ class Fidelity:
             else 0.0
             for rewrite in rewrites
         ]
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What the judge has said, by instruction and text; JSON types, for a checkpoint."""
+        said: dict[str, dict[str, float]] = {}
+        for (text, instruction), logprob in self._logprobs.items():
+            said.setdefault(instruction, {})[text] = logprob
+        return said
+
+    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Remember what `state` told, and nothing else."""
+        self._logprobs = {(text, name): value for name, said in state.items() for text, value in said.items()}

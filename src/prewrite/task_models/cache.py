@@ -238,7 +238,8 @@ def _decode(text: str) -> Value:
 
 
 class CachedTaskModel(Wrapper):
-    """Asks the wrapped model only what the cache does not hold, each question once, and keeps each answer at once."""
+    """Asks the wrapped model only what the cache does not hold, each question once, and keeps each answer at once;
+    those that were computed together (`Reply.more`) in one transaction."""
 
     def __init__(self, inner: TaskModel, cache: AnswerCache):
         super().__init__(inner)
@@ -261,13 +262,19 @@ class CachedTaskModel(Wrapper):
         if not missing:
             return
         first_rows = [rows[0] for rows in missing.values()]
+        together: list[tuple[bytes, Reply]] = []
         for position, reply in stream(self.inner, batch.rows(first_rows)):
-            rows = missing[keys[first_rows[position]]]
-            if not isinstance(reply.value, NoAnswer):
-                if not is_answer(reply.value, batch):
-                    raise TaskModelError(f"{self.name}: {str(reply.value)[:80]!r} is no answer to {batch.method!r}")
-                if reply.known_model:
-                    self.cache.put(identity, [(keys[rows[0]], reply.value)])
-            yield rows[0], reply
-            for row in rows[1:]:
-                yield row, Reply(reply.value, cached=True)
+            if not isinstance(reply.value, NoAnswer) and not is_answer(reply.value, batch):
+                raise TaskModelError(f"{self.name}: {str(reply.value)[:80]!r} is no answer to {batch.method!r}")
+            together.append((keys[first_rows[position]], reply))
+            if reply.more:
+                continue
+            kept = [(key, answer.value) for key, answer in together if answer.known_model]
+            if answers := [(key, value) for key, value in kept if not isinstance(value, NoAnswer)]:
+                self.cache.put(identity, answers)
+            for key, answer in together:
+                first, *others = missing[key]
+                yield first, answer
+                for row in others:
+                    yield row, Reply(answer.value, cached=True)
+            together = []

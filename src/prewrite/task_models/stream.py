@@ -90,6 +90,9 @@ class Reply:
     cached: bool = False
     known_model: bool = True
     """False where the server says that another configuration than the first one answered; not to be cached."""
+    more: bool = False
+    """True where answers of the same computation follow at once: they are kept all together or not at all. In bf16 an
+    answer depends on what else was computed with it, so after a stop whole such groups are asked again."""
 
 
 Replies = Generator[tuple[int, Reply], None, None]
@@ -132,7 +135,9 @@ def stream(task_model: TaskModel, batch: Batch) -> Replies:
         for row in rows:
             asked = batch.targets[row : row + 1] or batch.labels
             batch.sending(row, token_bound(batch.prompts[row], *asked), writes)
-        yield from zip(rows, _ask_each(task_model, batch.rows(rows)), strict=True)
+        replies = _ask_each(task_model, batch.rows(rows))
+        for row, reply in zip(rows, replies, strict=True):
+            yield row, replace(reply, more=row < rows[-1])
 
 
 def require(task_model: TaskModel, batch: Batch) -> None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
-from prewrite.files import whole_folder
+from prewrite.files import whole_folder, write_checksums
 from prewrite.run_folder import RunFolder
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
@@ -41,6 +41,7 @@ class PPOState(SharedState, Protocol):
     """What is in a checkpoint of PPO; TRL saves its own trainers itself."""
 
     run_folder: RunFolder
+    save_total_limit: int
     accelerator: Accelerator
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -65,7 +66,7 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
 
 
 def save(trainer: PPOState) -> None:
-    """Write a checkpoint of `trainer`; the folder appears whole or not at all, older ones are removed after it."""
+    """Write a checkpoint of `trainer`; the folder appears whole or not at all, the oldest are removed after it."""
     run_folder, step = trainer.run_folder, trainer.state.global_step
     with whole_folder(run_folder.checkpoint(step)) as folder:
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -73,23 +74,24 @@ def save(trainer: PPOState) -> None:
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
         torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
         save_record(trainer, folder, {"step": step, "episode": trainer.state.episode})
-    remove_older(run_folder, step)
+        write_checksums(folder)
+    remove_older(run_folder, step, keep=trainer.save_total_limit)
 
 
 def save_record(trainer: SharedState, folder: Path, record: dict[str, Any]) -> None:
-    """Write `trainer.json`, which holds `record` and every algorithm's state, and the best policy on dev so far."""
+    """Write `trainer.json`, which holds `record` and every algorithm's state, and the best policy on dev so far.
+
+    What is remembered from update to update is in it: in bf16 a model says something slightly else about a text in
+    other company, so what is asked again after a resume would differ.
+    """
     dev = trainer.dev
     if dev.best_state is not None:
         save_file(dev.best_state, folder / "best.safetensors")
-    best = {
-        "best": dev.best if dev.best_state is not None else None,
-        "best_step": dev.best_step,
-        "since_best": dev.since_best,
-        "best_rewrites": dev.best_rewrites,
-    }
+    fidelity = dev.reward.fidelity
     shared = {
         "kl_coefficient": trainer.kl_controller.coefficient,
-        "dev": best,
+        "dev": dev.state(),
+        "fidelity": None if fidelity is None else fidelity.state(),
         "cost": trainer.cost.state(),
         "left_out": dev.reward.evaluator.left_out.state(),
     }
@@ -97,17 +99,17 @@ def save_record(trainer: SharedState, folder: Path, record: dict[str, Any]) -> N
 
 
 def load_record(trainer: SharedState, folder: Path) -> dict[str, Any]:
-    """Put back the stopping state, the KL coefficient, the cost and the rows left out; returns `trainer.json`."""
+    """Put back what `save_record` wrote; returns `trainer.json`."""
     record = RunFolder.read_json(folder / "trainer.json")
     dev = trainer.dev
     with reading(folder):
         trainer.kl_controller.coefficient = record["kl_coefficient"]
         trainer.cost.add(record["cost"])
         dev.reward.evaluator.left_out.restore(record["left_out"])
-        dev.best_step, dev.since_best = record["dev"]["best_step"], record["dev"]["since_best"]
-        dev.best_rewrites = record["dev"]["best_rewrites"]
+        dev.restore(record["dev"])
+        if dev.reward.fidelity is not None and record["fidelity"] is not None:
+            dev.reward.fidelity.restore(record["fidelity"])
         if record["dev"]["best"] is not None:
-            dev.best = record["dev"]["best"]
             dev.best_state = load_file(folder / "best.safetensors")
     return record
 
@@ -124,11 +126,11 @@ def reading(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def remove_older(run_folder: RunFolder, step: int) -> None:
-    """Delete the checkpoints before the one of update `step`, which is whole."""
-    for earlier, folder in run_folder.checkpoints_by_step().items():
-        if earlier < step:
-            shutil.rmtree(folder)
+def remove_older(run_folder: RunFolder, step: int, *, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints up to the one of update `step`, which is whole."""
+    folders = [folder for earlier, folder in run_folder.checkpoints_by_step().items() if earlier <= step]
+    for folder in folders[:-keep]:
+        shutil.rmtree(folder)
 
 
 def load(trainer: PPOState, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,30 @@ class DevStopping:
     def exhausted(self) -> bool:
         """Whether `patience` evaluations in a row brought nothing better."""
         return 0 < self.patience <= self.since_best
+
+    def state(self) -> dict[str, Any]:
+        """JSON types, for a checkpoint; `best_state`, which are tensors, goes beside it."""
+        scores = [
+            {"instruction": instruction, "rewrite": rewrite, "scores": [None if np.isnan(s) else s for s in found]}
+            for (instruction, rewrite), found in self._scores.items()
+        ]
+        return {
+            "best": self.best if self.best_state is not None else None,
+            "best_step": self.best_step,
+            "since_best": self.since_best,
+            "best_rewrites": self.best_rewrites,
+            "scores": scores,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` told."""
+        self.best = -np.inf if state["best"] is None else state["best"]
+        self.best_step, self.since_best = state["best_step"], state["since_best"]
+        self.best_rewrites = state["best_rewrites"]
+        self._scores = {
+            (told["instruction"], told["rewrite"]): [np.nan if s is None else s for s in told["scores"]]
+            for told in state["scores"]
+        }
 
     def evaluate(self, step: int, write: Callable[[str], str]) -> DevResult:
         """Let `write` write one rewrite per instruction, score it, and update the stopping state.

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from prewrite.errors import RunFolderError
-from prewrite.files import publish, writing
+from prewrite.files import publish, write_checksums, writing
 from prewrite.lm.packing import Completions, pad_prompts
 from prewrite.lm.tokens import decode
 from prewrite.rewriter.meta_prompts import extract_rewrite
@@ -139,6 +139,10 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
             self.beta = self.kl_controller.coefficient
             if self.accelerator.is_main_process:
                 self.run_folder.truncate_all(after_step=record["step"])
+            if self.dev.exhausted:  # training ended there; TRL would do one more step
+                self.state.global_step = record["step"] * self.args.num_iterations
+                self.restore_best()
+                return self.metrics
             settings["resume_from_checkpoint"] = str(path)
         super().train(**settings)
         self.restore_best()
@@ -241,8 +245,9 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         if self.accelerator.is_main_process:
             record = {"step": self.updates}
             checkpoint.save_record(self, written, record)
+            write_checksums(written)
             publish(written, self.run_folder.checkpoint(self.updates))
-            checkpoint.remove_older(self.run_folder, self.updates)
+            checkpoint.remove_older(self.run_folder, self.updates, keep=self.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _load_optimizer_and_scheduler(self, folder: str | None) -> None:

@@ -78,7 +78,8 @@ class PRewritePPOTrainer(TRLPPOTrainer):
         """
         self.begin(resume_from_checkpoint)
         metrics: dict[str, float] = {}
-        for step in range(self.updates + 1, self.max_updates + 1):
+        last = self.updates if self.dev.exhausted else self.max_updates  # a resumed run may have ended already
+        for step in range(self.updates + 1, last + 1):
             clock = Clock()
             batch = self.rollout(step)
             clock.lap("rollout")

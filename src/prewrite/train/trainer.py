@@ -60,7 +60,7 @@ class RewriterTrainer:
         max_steps: updates.
         eval_steps, patience, dev_examples: score the greedy rewrites every `eval_steps` updates on up to
             `dev_examples` dev rows; stop after `patience` evaluations without a better one (0: never stop early).
-        save_steps: updates between checkpoints.
+        save_steps, save_total_limit: updates between checkpoints, and how many of the newest are kept.
         target_kl: if set, the KL coefficient adapts so that the KL per completion approaches it, in nats.
         progress: called after every update with its number and metrics.
         trl_settings: fields of TRL's config for the algorithm.
@@ -95,6 +95,7 @@ class RewriterTrainer:
         patience: int = 0,
         dev_examples: int = 100,
         save_steps: int = 10,
+        save_total_limit: int = 2,
         target_kl: float | None = None,
         progress: Callable[[int, dict[str, float]], None] | None = None,
         **trl_settings: Any,
@@ -128,7 +129,7 @@ class RewriterTrainer:
         self.dev = DevStopping(
             dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
         )
-        self.save_every = save_steps
+        self.save_every, self.save_total_limit = save_steps, save_total_limit
         self.progress = progress
         self.cost = RunCost(evaluator.task_model)
         self.stop_requested = False
@@ -194,8 +195,8 @@ class RewriterTrainer:
         """
         self.stop_requested = processes.any_of(self.stop_requested)
         last = self.updates == self.max_updates
-        save = self.stop_requested or last or self.updates % self.save_every == 0
-        return NextStep(self.stop_requested or self.dev.exhausted, save)
+        stop = self.stop_requested or self.dev.exhausted
+        return NextStep(stop, stop or last or self.updates % self.save_every == 0)
 
     def restore_best(self) -> None:
         """Put the best policy on dev back. After a stop request the policy stays as it is: the run will go on."""
