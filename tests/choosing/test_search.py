@@ -86,6 +86,25 @@ def test_a_wording_must_be_clearly_better_than_the_best_prompt_around_the_initia
     assert max(farthest) >= found.rows  # one came as far, and was not clearly better
 
 
+@pytest.mark.parametrize(
+    ("right", "surer", "exemplars"),
+    [(0.5, 1.0, False), (1.0, 0.0, False), (1.0, 1.0, True)],
+    ids=["surer, but not more often right", "more often right, but less sure of it", "both"],
+)
+def test_a_prompt_has_to_lead_by_accuracy_and_by_log_probability(right, surer, exemplars):
+    def score(prompt, labels):
+        head, _, query = prompt.rpartition("Input: ")
+        number, gold = query.removesuffix("\nOutput:").split(" ")[1:]
+        shown = "Output:" in head
+        hit = int(number) % 20 < 20 * (0.5 + 0.5 * right) if shown else int(number) % 20 < 15
+        margin = (0.5 if not shown else 1.0 if surer else 0.05) * (1 if hit else -0.1)
+        return [margin if label == gold else 0.0 for label in labels]
+
+    model = CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes", label_scores=score))
+    found = search(model, parts=["exemplars"], wordings=[])
+    assert bool(found.prompt.exemplars) == exemplars
+
+
 def test_the_initial_prompt_is_kept_where_nothing_is_better():
     model = CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes"))
     found = search(model, wordings=[Candidate("Longer words that change nothing.", "sample")])

@@ -38,6 +38,7 @@ class Offsets(NamedTuple):
 
     method: Method
     values: Floats  # (label,), in nats, mean 0
+    right: Floats  # (item,), 1 where the label is right with offsets found on other rows, else 0
 
 
 def batch_offsets(logprobs: Floats) -> Floats:
@@ -84,7 +85,7 @@ def choose_offsets(logprobs: Floats, gold: NDArray[np.intp], *, seed: int = 0) -
     """
     labels = logprobs.shape[1]
     if len(gold) < LEAST_ROWS:
-        return Offsets("none", np.zeros(labels))
+        return Offsets("none", np.zeros(labels), np.asarray(logprobs.argmax(axis=1) == gold, dtype=np.float64))
     methods: dict[Method, Callable[[Floats, NDArray[np.intp]], Floats]] = {
         "none": lambda some, _: np.zeros(labels),
         "batch": lambda some, _: batch_offsets(some),
@@ -101,7 +102,7 @@ def choose_offsets(logprobs: Floats, gold: NDArray[np.intp], *, seed: int = 0) -
     for name in methods:
         if clearly_better(right[name], right[best]):
             best = name
-    return Offsets(best, methods[best](logprobs, gold))
+    return Offsets(best, methods[best](logprobs, gold), right[best])
 
 
 def clearly_better(scores: Floats, others: Floats, *, errors: float = 1.0) -> bool:
