@@ -31,12 +31,13 @@ from prewrite.scoring.offsets import (
     clearly_better,
     gold_indices,
     gold_logprob,
+    standard_errors,
 )
 from prewrite.scoring.prompt import PARTS, TEXT_LAYOUTS, Exemplar, Layout, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
-WORDING_SHARE = 0.35
-"""Of the calls, what the wordings get: exemplars and offsets bring most of the gain."""
+WORDING_SHARE = 0.2
+"""Of the calls, what the wordings get: exemplars and offsets bring nearly all of the gain."""
 WORDING_ERRORS = 2.0
 """By so many standard errors another wording has to beat the best prompt around the initial one: many wordings
 compete, they bring little on average, and the user has to put their name to what they say."""
@@ -322,13 +323,14 @@ class _Judge:
     def leads(self, one: int, other: int, rows: int, scores: Mapping[int, Floats]) -> bool:
         """Whether `one` is to be taken in place of `other`, a simpler prompt, by the first rows.
 
-        Where labels are scored it has to lead twice, by accuracy and by what prompts are ranked by; each alone is
-        wrong more often. Elsewhere it has to be better by more than a standard error.
+        Where labels are scored there are two witnesses, accuracy and what prompts are ranked by. The leads, each in
+        its own standard errors, must add up to more than 0. Elsewhere `one` has to be better by more than a standard
+        error.
         """
         if not (self._scored(one) and self._scored(other)):
             return clearly_better(scores[one], scores[other])
-        ranks = [self._worths(number, rows).mean() for number in (one, other)]
-        return bool(scores[one].mean() > scores[other].mean() and ranks[0] > ranks[1])
+        ranked_by = self._worths(one, rows) - self._worths(other, rows)
+        return standard_errors(scores[one] - scores[other]) + standard_errors(ranked_by) > 0
 
     def conclude(self, ranked: Sequence[int], start: int, *, seed: int) -> Found:
         """Ship the best candidate whose changes are worth it on the rows that all compared have seen.

@@ -15,6 +15,7 @@ is arithmetic on scores that are there already: it costs no task-model call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -107,8 +108,13 @@ def choose_offsets(logprobs: Floats, gold: NDArray[np.intp], *, seed: int = 0) -
 
 def clearly_better(scores: Floats, others: Floats, *, errors: float = 1.0) -> bool:
     """Whether paired scores are higher on average by more than so many standard errors of that difference."""
-    difference = np.asarray(scores, dtype=np.float64) - others
-    return bool(difference.sum() > errors * np.sqrt((difference**2).sum()))
+    return standard_errors(np.asarray(scores, dtype=np.float64) - others) > errors
+
+
+def standard_errors(differences: Floats) -> float:
+    """The mean of paired differences in its own standard errors, as if their true mean were 0; 0 if all are 0."""
+    squares = float((differences**2).sum())
+    return float(differences.sum()) / math.sqrt(squares) if squares else 0.0
 
 
 def calibrated_logprob(logprobs: Floats, gold: NDArray[np.intp]) -> Floats:
