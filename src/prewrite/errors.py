@@ -75,6 +75,10 @@ class ConfigError(PrewriteError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class MetricError(ConfigError):
+    """The user's own metric raised, or returned what is no score."""
+
+
 class DataError(PrewriteError, ValueError):
     """A data file or row breaks a rule; the message names file, line, field and rule."""
 

@@ -24,6 +24,7 @@ from typing import Any
 import platformdirs
 
 from prewrite.errors import PrewriteError, StorageError, without_keys
+from prewrite.text import is_valid_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -256,10 +257,15 @@ def _remove_abandoned(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Why a text file cannot be read, in a few words, with the remedy where there is one."""
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        return f"byte 0x{byte:02x} at position {error.start} is not UTF-8 text; write it again in UTF-8"
+    return error.strerror or str(error)
 
 
 def to_json(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     """JSON as people read it; half a surrogate pair, which UTF-8 cannot hold, is escaped. NaN is refused."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return json.dumps(value, indent=indent, allow_nan=False) if _LONE_SURROGATE.search(text) else text
+    return json.dumps(value, indent=indent, allow_nan=False) if not is_valid_unicode(text) else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError, without_keys
-from prewrite.files import damage_of, locked, remove_unfinished, to_json, write_atomic, writing
+from prewrite.files import damage_of, locked, remove_unfinished, to_json, why_unreadable, write_atomic, writing
+from prewrite.text import check_json, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +88,10 @@ class RunFolder:
         first update is none: nothing is lost with it.
         """
         run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             raise RunFolderError(f"output_dir {str(path)!r} is a file; give a folder that can be created")
-        if run.config.exists():
+        run._check_links()
+        if os.path.exists(run.config):
             begun = any(path.exists() for path in (run.metrics, run.checkpoints, run.rewriter, run.result))
             if begun and not overwrite:
                 raise RunFolderError(
@@ -103,9 +104,30 @@ class RunFolder:
     def open(cls, path: str | Path) -> RunFolder:
         """An existing run folder. Raises `RunFolderError` if `path` holds no run."""
         run = cls(Path(path))
-        if not run.config.exists():
+        if not os.path.exists(run.config):
             raise RunFolderError(f"{str(path)!r} is not a run folder: it has no config.json; give the folder of a run")
+        run._check_links()
         return run
+
+    def _check_links(self) -> None:
+        """Raise `RunFolderError` where what a run writes, reads or deletes here is a link to a place elsewhere."""
+        inside = [*self._files, self.checkpoints, self.rewriter]
+        if self.checkpoints.is_dir():
+            inside += self.checkpoints.iterdir()
+        for path in inside:
+            if os.path.islink(path) and not path.resolve().is_relative_to(self.path.resolve()):
+                raise RunFolderError(
+                    f"{path} is a link that leads out of the run folder, to {path.resolve()}; put the file itself "
+                    "there, or take the link away"
+                )
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """Every file that a run writes beside its checkpoints and its rewriter."""
+        return (
+            self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result, self.prompt,
+            self.candidates, self.report_html, self.report_md,
+        )  # fmt: skip
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after update `step` goes."""
@@ -138,9 +160,7 @@ class RunFolder:
 
     def _remove_files(self) -> None:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
-        for file in (self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result):
-            file.unlink(missing_ok=True)
-        for file in (self.prompt, self.candidates, self.report_html, self.report_md):
+        for file in self._files:
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.rewriter):
             if folder.exists():
@@ -152,16 +172,22 @@ class RunFolder:
         write_atomic(path, to_json(value, indent=2) + "\n")
 
     @staticmethod
-    def read_json(path: Path) -> dict[str, Any]:
-        """Read one JSON object. Raises `RunFolderError` naming the file if it is missing or broken."""
+    def read_json(path: Path, shape: Any = dict) -> dict[str, Any]:
+        """Read one JSON object of a shape (`text.check_json`).
+
+        Raises `RunFolderError` naming the file, and the field, if it is missing or broken.
+        """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunFolderError(f"{path} is missing; was the run stopped before it wrote it?") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({why_unreadable(error)})") from None
+        except ValueError as error:  # of the encoding too
             raise RunFolderError(f"{path} is not valid JSON ({error}); the file was changed or cut off") from None
         if not isinstance(value, dict):
             raise RunFolderError(f"{path} holds a {type(value).__name__}, not an object")
+        check_shape(value, shape, str(path))
         return value
 
     @staticmethod
@@ -188,14 +214,18 @@ class RunFolder:
         """
         if not path.exists():
             return
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({why_unreadable(error)})") from None
+        with opened as file:
             for number, line in enumerate(file, start=1):
                 where = f"{path}:{number}"
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    row = json.loads(line.decode("utf-8"))
-                except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                    row = parse_json(line.decode("utf-8"))
+                except ValueError as error:  # of the encoding too
                     raise RunFolderError(f"{where} is not valid JSON ({error}); the file was changed") from None
                 if not isinstance(row, dict):
                     raise RunFolderError(f"{where} holds a {type(row).__name__}, not an object")
@@ -228,3 +258,11 @@ class RunFolder:
             if path.exists():
                 rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
                 write_atomic(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def check_shape(value: Any, shape: Any, where: str) -> None:
+    """Raise `RunFolderError` that names the place and the field where a value is not of the shape."""
+    try:
+        check_json(value, shape)
+    except ValueError as error:
+        raise RunFolderError(f"{where}: {error}; the file was changed or is of another version") from None

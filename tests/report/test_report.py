@@ -169,9 +169,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     ("file", "line", "message"),
     [
         ("metrics.jsonl", "{broken\n", r"metrics\.jsonl:4 is not valid JSON"),
-        ("metrics.jsonl", '{"reward/mean": 1}\n', r"metrics\.jsonl:4 has no field 'step'"),
-        ("metrics.jsonl", '{"step": 9, "reward/mean": NaN}\n', "must be finite"),
-        ("metrics.jsonl", '{"step": 9, "reward/mean": "high"}\n', "'high' at step 9"),
+        ("metrics.jsonl", '{"reward/mean": 1}\n', r"metrics\.jsonl:4: has no field 'step'"),
+        ("metrics.jsonl", '{"step": 9, "reward/mean": NaN}\n', "must be a finite number"),
+        (
+            "metrics.jsonl",
+            '{"step": 9, "reward/mean": "high"}\n',
+            "field 'reward/mean' is 'high'; it must be a finite number",
+        ),
         ("rewrites.jsonl", "[]\n", r"rewrites\.jsonl:\d+ holds a list"),
         ("rollouts.jsonl", '{"step": 1, "rewrite": 5, "reward": 0}\n', "field 'rewrite' is 5"),
         ("items.jsonl", '{"input": "x"}\n', "has no field 'gold'"),

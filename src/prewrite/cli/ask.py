@@ -12,7 +12,9 @@ from pathlib import Path
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError, DataError
+from prewrite.files import why_unreadable
 from prewrite.run.config import TaskConfig
+from prewrite.text import is_valid_unicode, parse_json, shown
 from prewrite.types import RewriteExample
 
 
@@ -41,15 +43,21 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 
     prompt = load_prompt(namespace.prompt)
     labels = namespace.choices or [label for label, _ in prompt.label_offsets or ()]
+    if labels and (len(set(labels)) != len(labels) or len(labels) < 2 or not all(map(str.strip, labels))):
+        raise ConfigError(f"--choices is {labels!r}; it must be two or more different labels")
     if namespace.no_offsets:
         prompt = replace(prompt, label_offsets=None)
     if (namespace.input is None) == (namespace.file is None):
         raise ConfigError("give one INPUT, or --file ROWS")
     inputs = [_input(namespace.input)] if namespace.file is None else list(read_inputs(namespace.file))
+    if not inputs:
+        raise DataError(f'{namespace.file} holds no rows; write one {{"input": ...}} a line')
     config = build_config(TaskConfig, namespace)
     say_where_data_go(config.task_model)
     choices = tuple(labels) or None
     task = config.task or ("classification" if choices else None)
+    if choices and task != "classification":
+        raise ConfigError(f"task is {task!r} and there are labels; leave --task out, or make it classification")
     examples = [RewriteExample(prompt.instruction, text, "", task, choices=choices) for text in inputs]  # type: ignore[arg-type]
 
     from prewrite.run.build import open_counted_task_model
@@ -67,23 +75,30 @@ def _line(text: str, answer: str) -> str:
 
 
 def _input(text: str) -> str:
-    return sys.stdin.read().strip() if text == "-" else text
+    text = sys.stdin.read().strip() if text == "-" else text
+    if not text.strip() or not is_valid_unicode(text):
+        raise ConfigError(f"INPUT is {'valid text in no encoding' if text.strip() else 'empty'}; give what to answer")
+    return text
 
 
 def read_inputs(file: str) -> Iterator[str]:
     """The `input` of every row of a JSONL file. Raises `DataError` that names file and line."""
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        content = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as UTF-8 text ({error}); give a JSONL file") from None
-    for number, line in enumerate(lines, start=1):
+        raise DataError(f"{file} cannot be read as UTF-8 text ({why_unreadable(error)}); give a JSONL file") from None
+    for number, line in enumerate(content.split("\n"), start=1):  # a JSON text may hold the other ends of lines
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{file}:{number} is not JSON ({error}); write one object a line") from None
         text = row.get("input") if isinstance(row, dict) else None
         if not isinstance(text, str):
             raise DataError(f"{file}:{number}, field 'input': {text!r}; it must be text")
+        if not text.strip():
+            raise DataError(f"{file}:{number}, field 'input': {text!r}; it must not be blank")
+        if not is_valid_unicode(text):
+            raise DataError(f"{file}:{number}, field 'input': {shown(text)}; it must be valid Unicode")
         yield text

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from prewrite.cli.screen import without_keys_on_screen
 from prewrite.errors import ConfigError, PrewriteError
@@ -65,11 +66,18 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports what it cannot read as every other bad input is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def _run(argv: Sequence[str]) -> int:
     name = next((word for word in argv if not word.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command{_meant(name, COMMANDS)}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="prewrite",
         description="Train a small language model to rewrite prompts so that a frozen task model does better.",
         epilog="Example: prewrite train --data train.jsonl --task-model ollama:gemma3:4b --output-dir runs/first",

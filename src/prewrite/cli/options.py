@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from prewrite.errors import ConfigError
+from prewrite.files import why_unreadable
 from prewrite.run.option import Option, options_of
+from prewrite.text import parse_yaml
 
 Config = TypeVar("Config")
 
@@ -157,11 +157,13 @@ def _meant(name: str, options: Mapping[str, Option]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds settings. Raises `ConfigError` naming the file."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--config {str(path)!r}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {str(path)!r} cannot be read as YAML ({' '.join(str(error).split())})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {str(path)!r} cannot be read ({why_unreadable(error)})") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {str(path)!r} cannot be read as YAML ({error})") from None
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -52,7 +53,7 @@ def load_splits(
     if source == BUILT_IN:
         source = Path(str(files("prewrite.data").joinpath(BUILT_IN)))
     train_file: str | Path = source
-    if not str(source).startswith(PREFIX) and Path(source).is_dir() and not is_saved_dataset(Path(source)):
+    if not str(source).startswith(PREFIX) and os.path.isdir(source) and not is_saved_dataset(Path(source)):
         found = _files_of(Path(source))
         if "train" not in found:
             names = ", ".join(sorted(file.name for file in Path(source).iterdir())) or "nothing"

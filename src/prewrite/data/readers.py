@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from prewrite.data.columns import Record, class_names, class_names_of_schema, wi
 from prewrite.data.faults import BadRow, show
 from prewrite.data.rows import RowFormat
 from prewrite.errors import DataError
+from prewrite.text import parse_yaml
 
 MAX_LINE_BYTES = 64 * 2**20
 """A longer line is taken for a file without line ends; it would be read into memory whole."""
@@ -44,9 +46,9 @@ def open_file(path: Path, row_format: RowFormat) -> Opened:
     """The records of a file, or of a folder that `datasets` saved. Raises `DataError` if it cannot be read."""
     if is_saved_dataset(path):
         return Opened(_saved_rows(path, row_format), "row")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path} is a folder; give a file, or load the folder's train, dev and test with load_splits")
-    if not path.exists():
+    if not os.path.exists(path):  # as above: `Path` raises for a name that is too long, as of a text in its place
         raise DataError(f"{path} does not exist (looked in {Path.cwd()}); check the path")
     name = path.name.lower()
     for suffix, reader in READERS.items():
@@ -147,12 +149,11 @@ def _rows_of(whole: Any, path: Path) -> Opened:
 
 def _yaml(path: Path, row_format: RowFormat) -> Opened:
     """A YAML list of rows, or a promptfoo configuration with its tests."""
-    import yaml
-
+    text = "".join(line for _, line in _lines(path))
     try:
-        whole = yaml.safe_load("".join(line for _, line in _lines(path)))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct it") from None
+        whole = parse_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not valid YAML ({error}); correct it") from None
     return _rows_of(whole, path)
 
 
@@ -225,7 +226,7 @@ def _parquet_rows(path: Path, row_format: RowFormat) -> Records:
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether it is a folder that `Dataset.save_to_disk` of the package `datasets` wrote."""
-    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return os.path.isfile(path / "state.json") and os.path.isfile(path / "dataset_info.json")
 
 
 def _saved_rows(path: Path, row_format: RowFormat) -> Records:
@@ -244,7 +245,7 @@ def _saved_rows(path: Path, row_format: RowFormat) -> Records:
                     for record in batch.select(wanted).to_pylist():
                         number += 1
                         yield number, with_class_names(record, classes)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{path}: not a data set that can be read ({reason}) after row {number}; save it again"

@@ -15,6 +15,7 @@ from prewrite.data.columns import Column, Missing, Record
 from prewrite.data.faults import BadRow, show
 from prewrite.data.shapes import SHAPES, fields_of_shape
 from prewrite.errors import ConfigError, DataError
+from prewrite.text import is_valid_unicode, parse_json
 from prewrite.types import TASKS, Task, kind_of_task
 
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
@@ -59,6 +60,8 @@ class RowFormat:
             )
         if task is not None and task not in TASKS:
             raise ConfigError(f"task: unknown task {task!r}; it must be one of {', '.join(TASKS)}")
+        if instruction is not None and not is_valid_unicode(instruction):
+            raise ConfigError(f"instruction: {show(instruction)} is no valid Unicode; write it in UTF-8")
         if instruction is not None and not instruction.strip():
             raise ConfigError("instruction: must not be blank; give the text that is to be rewritten, or leave it out")
         named = {field: field for field in FIELDS} | dict(column_map or {})
@@ -179,7 +182,7 @@ class RowFormat:
         rule, remedy = "must be a list of two or more different labels", 'write it as ["yes", "no"], or leave it out'
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except ValueError:
                 raise BadRow("choices", f"got {show(value)}", rule, remedy) from None
         if not isinstance(value, list | tuple):

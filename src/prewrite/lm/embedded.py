@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 from pathlib import Path
 
 from prewrite.errors import ModelNotFoundError
@@ -49,10 +50,10 @@ def resolve_model(model: str | Path) -> str:
         gguf = find_gguf()
         return str(_converted(gguf) if gguf else snapshot(HUB_ID))
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return str(path)
     looks_like_path = path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1
-    if path.exists() or (looks_like_path and "/" in text):
+    if os.path.exists(path) or (looks_like_path and "/" in text):
         raise ModelNotFoundError(f"model {text!r}: no such folder; give a model folder, a hub id, or 'embedded'")
     return str(snapshot(text))
 

@@ -93,8 +93,8 @@ def _open(path: Path) -> Any:
         raise ConfigError(f"{path}: no such file; the openvino backend takes a .gguf file, or 'embedded'")
     try:
         return _gguf().GGUFReader(path)
-    except ValueError as error:
-        raise ConfigError(f"{path} is not a GGUF file ({error})") from None
+    except (ValueError, IndexError, KeyError, OverflowError) as error:  # the package reads past the end of a cut one
+        raise ConfigError(f"{path} is not a GGUF file ({error}); download it again") from None
 
 
 if __name__ == "__main__":

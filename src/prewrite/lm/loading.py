@@ -19,7 +19,7 @@ from prewrite.lm.embedded import HUB_ID, is_embedded, resolve_model
 from prewrite.lm.llama import MODEL_TYPES, has_bf16
 from prewrite.lm.trunk import is_known
 
-LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
+LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError, SafetensorError)
 """What transformers, tokenizers, safetensors and PEFT raise for files that do not fit, beside OSError."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,6 +43,11 @@ def pick_dtype(dtype: str = "auto", device: torch.device | None = None) -> torch
 
 def load_tokenizer(folder: str) -> Any:
     """The tokenizer of a model, with a pad token, and with decoding that leaves spaces as they were written."""
+    if not (Path(folder) / "config.json").is_file():  # transformers would guess a tokenizer, and fail somewhere in it
+        raise ModelNotFoundError(
+            f"model {folder!r} could not be loaded: its folder has no config.json; it must hold config.json, "
+            "*.safetensors and the tokenizer's files"
+        )
     file = Path(folder) / "tokenizer.json"
     with loading(folder):
         if file.is_file():

@@ -28,7 +28,7 @@ def build_page(run: RunData) -> dict[str, Any]:
     main = main_instruction(test) if test else "rewrite"
     initial = _initial(run)
     rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
-    prompt = shown_prompt(result)
+    prompt = shown_prompt(run, result)
     if prompt is not None:  # both sides as the task model reads them
         initial = replace(prompt, instruction=initial, answer_line="", exemplars=()).render("{input}")
         rewrite = prompt.render("{input}")
@@ -111,7 +111,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         facts.append(("task-model prompts", f"{calls['prompts']:,}"))
     if "input_tokens" in calls:
         estimated = ", estimated" if calls.get("uncounted") else ""
-        facts.append(("tokens", f"{calls['input_tokens']:,} in, {calls['output_tokens']:,} out{estimated}"))
+        facts.append(("tokens", f"{calls['input_tokens']:,} in, {calls.get('output_tokens', 0):,} out{estimated}"))
     if asked := result.get("cost", {}).get("rewriter"):
         facts.append(("the rewriter's server", calls_and_tokens(asked)))
     seconds = result.get("cost", {}).get("seconds", {})

@@ -22,7 +22,7 @@ def notes(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
         )
     usage = result.get("cost", {}).get("task_model", {})
     if uncounted := usage.get("uncounted"):
-        asked = usage["prompts"] - usage["cache_hits"]
+        asked = usage.get("prompts", 0) - usage.get("cache_hits", 0)
         found.append(
             f"Tokens are estimated for {uncounted:,} of {asked:,} answers: the task model did not count them."
         )

@@ -13,9 +13,9 @@ SHOWN = 12
 """Prompts in the table, those first that came farthest; all stand in `candidates.jsonl`."""
 
 
-def shown_prompt(result: Mapping[str, Any]) -> TaskPrompt | None:
+def shown_prompt(run: RunData, result: Mapping[str, Any]) -> TaskPrompt | None:
     """The prompt that a search chose; None where a wording alone was chosen, or nothing yet."""
-    return TaskPrompt.from_json(result["prompt"], where="result.json") if result.get("search") else None
+    return TaskPrompt.from_json(result["prompt"], where=f"{run.folder.result}") if result.get("search") else None
 
 
 def steps_chart(result: Mapping[str, Any]) -> Chart | None:

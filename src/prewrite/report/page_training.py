@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from prewrite.errors import RunFolderError
 from prewrite.report.charts import Chart, Series, line_chart, scatter, shorten
 from prewrite.report.diff import word_diff
 from prewrite.report.formats import cut, percent, points_tick
@@ -56,8 +55,6 @@ def _bucketed(run: RunData, key: str) -> list[float | None]:
             place += 1
         value = row.get(key)
         if value is not None:
-            if not isinstance(value, (int, float)):
-                raise RunFolderError(f"{run.folder.metrics}: {key} is {value!r} at step {row['step']}, not a number")
             values[place].append(value)
     return [sum(found) / len(found) if found else None for found in values]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError
-from prewrite.run_folder import RunFolder
+from prewrite.report.shapes import CANDIDATE, CONFIG, ESTIMATED, EVENTS, ITEM, METRICS, RESULT, ROLLOUT, check_names
+from prewrite.run_folder import RunFolder, check_shape
+from prewrite.scoring.prompt import TaskPrompt
+from prewrite.text import Maybe
 
 MAX_POINTS = 240
 """Points per curve; longer runs are averaged over neighbouring updates, since a screen shows no more."""
@@ -103,36 +106,40 @@ class RunData:
 def read_run(path: str | Path, *, seed: int = 0) -> RunData:
     """Read a run folder. Files that the run has not written yet are empty; a broken one raises `RunFolderError`."""
     folder = RunFolder.open(path)
-    config = RunFolder.read_json(folder.config)
-    metrics = [_need(row, {"step": int}, where) for where, row in RunFolder.read_placed_rows(folder.metrics)]
-    for row in metrics:
-        for key, value in row.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise RunFolderError(
-                    f"{folder.metrics}: {key} is {value} at step {row['step']}; numbers must be finite"
-                )
+    config = RunFolder.read_json(folder.config, CONFIG)
+    metrics = [_metrics(row, where) for where, row in RunFolder.read_placed_rows(folder.metrics)]
     buckets = _buckets([row["step"] for row in metrics])
     guards, estimates, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
-    rewrites = [_need(row, {"event": str}, where) for where, row in RunFolder.read_placed_rows(folder.rewrites)]
-    items = [
-        _need(row, {"input": str, "gold": list, "answers": dict}, where)
-        for where, row in RunFolder.read_placed_rows(folder.items)
-    ]
-    candidates = [
-        _need(row, {"instruction": str, "prompt": dict, "rows": int, "source": str}, where)
-        for where, row in RunFolder.read_placed_rows(folder.candidates)
-    ]
-    result = RunFolder.read_json(folder.result) if folder.result.exists() else None
+    rewrites = []
+    for where, row in RunFolder.read_placed_rows(folder.rewrites):
+        check_shape(row, {"event": str}, where)
+        check_shape(row, EVENTS.get(row["event"], {}), where)
+        rewrites.append(row)
+    items, candidates = _rows(folder.items, ITEM), _rows(folder.candidates, CANDIDATE)
+    for row in candidates:
+        TaskPrompt.from_json(row["prompt"], where=str(folder.candidates))
+    result = None
+    if folder.result.exists():
+        result = RunFolder.read_json(folder.result, RESULT)
+        try:
+            check_names(result)
+        except ValueError as error:
+            raise RunFolderError(f"{folder.result}: {error}; the file was changed") from None
     return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, candidates, items, result)
 
 
-def _need(row: dict[str, Any], fields: Mapping[str, type], where: str) -> dict[str, Any]:
-    for name, kind in fields.items():
-        if name not in row:
-            raise RunFolderError(f"{where} has no field {name!r}; the file was changed or is of another version")
-        if not isinstance(row[name], kind) or isinstance(row[name], bool):
-            raise RunFolderError(f"{where}: field {name!r} is {row[name]!r}, not {kind.__name__}")
+def _metrics(row: dict[str, Any], where: str) -> dict[str, Any]:
+    check_shape(row, {"step": int, **dict.fromkeys(row, Maybe(float)), **METRICS}, where)
     return row
+
+
+def _rows(path: Path, shape: Any) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, all of one shape."""
+    rows = []
+    for where, row in RunFolder.read_placed_rows(path):
+        check_shape(row, shape, where)
+        rows.append(row)
+    return rows
 
 
 def _buckets(steps: Sequence[int]) -> list[Bucket]:
@@ -151,11 +158,9 @@ def _read_rollouts(
     estimates = EstimateDigest()
     total = 0
     for where, row in RunFolder.read_placed_rows(path):
-        _need(row, {"step": int, "rewrite": str, "reward": (int, float)}, where)  # type: ignore[dict-item]
+        check_shape(row, ROLLOUT, where)
         total += 1
-        for name, penalty in row.get("guards", {}).items():
-            if not isinstance(penalty, (int, float)):
-                raise RunFolderError(f"{where}: guard {name!r} is {penalty!r}, not a number")
+        for name, penalty in (row.get("guards") or {}).items():
             if penalty:
                 guard = guards.setdefault(name, GuardDigest(name))
                 guard.count += 1
@@ -163,9 +168,8 @@ def _read_rollouts(
                 if rng.random() * guard.count < 1:
                     guard.example = row["rewrite"]
         if "estimate" in row:
-            estimate, grade = _number(row["estimate"], where), _number(row.get("parts", {}).get("task"), where)
-            if not isinstance(row.get("real"), bool):
-                raise RunFolderError(f"{where}: a rollout with an estimate does not say whether its grade is 'real'")
+            check_shape(row, ESTIMATED, where)
+            estimate, grade = row["estimate"], row["parts"]["task"]
             if not row["real"]:
                 estimates.alone += 1
             else:
@@ -181,9 +185,3 @@ def _read_rollouts(
         if rng.random() * bucket.count < 1:
             bucket.other, bucket.other_reward = rewrite, reward
     return sorted(guards.values(), key=lambda guard: -guard.count), estimates, total
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise RunFolderError(f"{where}: a rollout with an estimate has {value!r} where a finite number must be")
-    return float(value)

@@ -6,13 +6,15 @@ prompt, a line break, and `Instruction: ` with the instruction; the paper shows 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from prewrite.errors import ConfigError
+from prewrite.files import why_unreadable
 from prewrite.lm.tokens import chat_text, has_chat_template
-from prewrite.text import fill
+from prewrite.text import fill, shown
 
 CUE = "New instruction:"
 
@@ -61,15 +63,17 @@ def load_meta_prompt(family: str) -> str:
     if family in META_PROMPTS:
         return META_PROMPTS[family]
     path = Path(family)
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path` raises for a name that is too long, as of a text in its place
         raise ConfigError(
-            f"meta prompt family {family!r} is unknown and no such file exists; "
+            f"meta prompt family {shown(family)} is unknown and no such file exists; "
             f"choose one of {', '.join(META_PROMPTS)}, or give the path of a text file with an {{instruction}} slot"
         )
     try:
         text = path.read_text(encoding="utf-8-sig").rstrip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"meta prompt file {family!r} cannot be read as UTF-8 text ({error})") from None
+        raise ConfigError(
+            f"meta prompt file {family!r} cannot be read as UTF-8 text ({why_unreadable(error)})"
+        ) from None
     if "{instruction}" not in text:
         raise ConfigError(
             f"meta prompt file {family!r} has no {{instruction}} slot; add a line 'Instruction: {{instruction}}'"

@@ -7,6 +7,7 @@ rewriter holds `model/` instead.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prewrite.errors import RunFolderError
+from prewrite.errors import ConfigError, RunFolderError
 from prewrite.files import whole_folder
 from prewrite.lm.loading import load_adapter, save_adapter
 from prewrite.lm.packing import pad_prompts
@@ -32,8 +33,17 @@ from prewrite.rewriter.meta_prompts import (
 from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead
 from prewrite.rewriter.starter import load_base
 from prewrite.run_folder import RunFolder
+from prewrite.text import Each, Maybe, shown
 
 SETTINGS_FILE = "rewriter.json"
+SETTINGS = {
+    "base_model": str,
+    "meta_prompt": Maybe(str),
+    "templates": Maybe(Each(str)),
+    "max_new_tokens": Maybe(int),
+    "temperature": Maybe(float),
+}
+"""Shape of `rewriter.json`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,16 @@ class RewriterSettings:
     """Other meta prompts, by instruction: the `template` of its rows."""
     max_new_tokens: int = 64
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for text in (self.meta_prompt, *self.templates.values()):
+            if "{instruction}" not in text:
+                raise ConfigError(f"meta prompt {shown(text)} has no slot {{instruction}}; put it where it belongs")
+        if self.max_new_tokens < 1 or not self.temperature > 0:
+            raise ConfigError(
+                f"max_new_tokens is {self.max_new_tokens} and temperature is {self.temperature}; max_new_tokens must "
+                "be at least 1, and temperature above 0"
+            )
 
     def query(self, instruction: str) -> str:
         """The meta prompt with `instruction` in it."""
@@ -72,16 +92,16 @@ class Rewriter:
     def load(cls, folder: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Rewriter:
         """Load from a rewriter folder or a run folder. Raises `RunFolderError` if it is neither."""
         folder = Path(folder)
-        if not (folder / SETTINGS_FILE).is_file():
+        if not os.path.isfile(folder / SETTINGS_FILE):
             folder = RunFolder(folder).rewriter
-        if not (folder / SETTINGS_FILE).is_file():
+        if not os.path.isfile(folder / SETTINGS_FILE):
             raise RunFolderError(
                 f"{str(folder.parent)!r} holds no trained rewriter (no rewriter/{SETTINGS_FILE}); "
                 "give the --output_dir of a finished training run"
             )
         try:
-            settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE))
-        except TypeError as error:
+            settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE, SETTINGS))
+        except (TypeError, ConfigError) as error:
             raise RunFolderError(f"{folder / SETTINGS_FILE} was changed or is of another version ({error})") from None
         warm_start = folder / "warm_start"
         source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model

@@ -13,10 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from prewrite.errors import ConfigError, DataError, ModelNotFoundError
 from prewrite.run.config import ChoiceConfig, ReadableConfig, SearchConfig, TaskConfig, TrainConfig
+from prewrite.text import parse_yaml
 
 if TYPE_CHECKING:
     from prewrite.data import PRewriteDataset, Splits
@@ -180,8 +179,8 @@ def open_counted_task_model(config: TaskConfig) -> CountingTaskModel:
 def _option(name: str, text: str) -> Any:
     """The value of an option of a task model, which is written as in YAML."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         raise ConfigError(f"task_model_options: {name} is {text!r}, which is no YAML; put it in quotes") from None
 
 

@@ -7,6 +7,7 @@ TRL's where TRL has the setting.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,8 @@ from prewrite.train.kl import check_kl
 from prewrite.types import DECODINGS, TASKS
 
 STRATEGIES = ("I", "S")
+SEEDS = 2**32
+"""So many there are: NumPy's global generator takes no others."""
 
 
 @dataclass
@@ -59,7 +62,7 @@ class DataConfig(Settings):
     instruction: str | None = option(None, "initial instruction for rows that have none", common=True)
     task: str | None = option(None, "kind of task for rows that have none", choices=TASKS)
     skip_bad_rows: bool = option(False, "leave bad rows out and count them, instead of stopping at the first")
-    seed: int = option(0, "seed of splits, sampling and intervals", common=True, at_least=0)
+    seed: int = option(0, "seed of splits, sampling and intervals", common=True, at_least=0, below=SEEDS)
 
 
 @dataclass
@@ -199,7 +202,7 @@ class SearchConfig(PromptConfig, ReadableConfig):
             self.rewriter = str(parse_task_model(self.rewriter))
         if not self.hold_out_test:
             raise ConfigError("a search needs test rows to measure what it found; leave hold_out_test on")
-        if self.candidates is not None and not Path(self.candidates).is_file():
+        if self.candidates is not None and not os.path.isfile(self.candidates):
             raise ConfigError(f"candidates {self.candidates!r}: no such file; give a text file, one wording a line")
 
 
@@ -276,7 +279,7 @@ class TrainingConfig:
     )
     real_every: int = option(4, "with a reward model: updates from one that the task model grades to the next")
     guard_weight: float = option(0.5, "what a fully violated guard takes off the reward")
-    max_steps: int = option(30, "updates", common=True, above=0, may_change=True)
+    max_steps: int = option(30, "updates", common=True, above=0, below=10**7, may_change=True)
     rewrites_per_step: int = option(16, "rewrites sampled per update", alias="num_generations", at_least=2)
     examples_per_rewrite: int = option(
         16, "examples that each rewrite of an instruction is scored on per update", above=0
@@ -383,14 +386,14 @@ class TrainConfig(ChoiceConfig, PromptConfig, RewriterConfig, TrainingConfig, Ou
             raise ConfigError("baselines need test rows; leave hold_out_test on")
         if not self.hold_out_test and self.test_dataset:
             raise ConfigError("hold_out_test off and test_dataset contradict each other; give one of them")
-        if self.reward_model is not None and not (Path(self.reward_model) / REWARD_MODEL_FILE).is_file():
+        if self.reward_model is not None and not os.path.isfile(Path(self.reward_model) / REWARD_MODEL_FILE):
             raise ConfigError(
                 f"reward_model {self.reward_model!r} is no reward model: it has no {REWARD_MODEL_FILE}; "
                 "make one with `prewrite train-reward`"
             )
         if self.warm_start not in ("auto", "none"):
             for name in ("adapter_config.json", "adapter_model.safetensors"):
-                if not (Path(self.warm_start) / name).is_file():
+                if not os.path.isfile(Path(self.warm_start) / name):
                     raise ConfigError(
                         f"warm_start {self.warm_start!r} is no adapter folder: it has no {name}; give auto, none, or "
                         "a folder that `prewrite warm-start` made"
@@ -406,7 +409,7 @@ class WarmStartConfig(Settings):
     base_model: str = option("embedded", "folder, hub id or embedded", common=True)
     meta_family: str = option("generic", "the meta prompt that it will be used with", common=True)
     epochs: int = option(3, "passes over the pairs", common=True, above=0)
-    seed: int = option(0, "seed of order and initial weights", common=True, at_least=0)
+    seed: int = option(0, "seed of order and initial weights", common=True, at_least=0, below=SEEDS)
     output_dir: str | None = option(None, "the adapter's folder; must not exist", common=True)
 
     def __post_init__(self) -> None:
@@ -428,7 +431,7 @@ class RewardModelConfig(Settings):
     epochs: int = option(2, "passes over the pairs", common=True, above=0)
     pairs_per_update: int = option(16, "most pairs of rewrites from one update and instruction", common=True, above=0)
     learning_rate: float = option(2e-4, "learning rate", common=True, above=0)
-    seed: int = option(0, "seed of pairs, order and initial weights", common=True, at_least=0)
+    seed: int = option(0, "seed of pairs, order and initial weights", common=True, at_least=0, below=SEEDS)
     output_dir: str | None = option(None, "the reward model's folder; reward_model in the first run", common=True)
     overwrite: bool = option(False, "replace the reward model in output_dir", common=True)
 

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from prewrite.errors import ConfigError
-from prewrite.text import SCALARS, read_scalar
+from prewrite.text import SCALARS, read_scalar, shown
 
 
 def option(
@@ -149,6 +149,9 @@ WANTED: dict[type, str] = {**SCALARS, list: "one or more texts", dict: "`key: va
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
     try:
-        return read_scalar(kind, value)
-    except ValueError:
+        found = read_scalar(kind, value)
+    except (ValueError, OverflowError):
         raise ConfigError(f"{where} is {value!r}; it must be {WANTED[kind]}") from None
+    if kind is str and "\0" in found:
+        raise ConfigError(f"{where} is {shown(found)}; no text or path holds a null character, take it out")
+    return found

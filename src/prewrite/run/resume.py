@@ -15,7 +15,8 @@ from prewrite.data.splits import SPLIT_NAMES
 from prewrite.errors import RunFolderError
 from prewrite.run.config import TrainConfig
 from prewrite.run.option import options_of
-from prewrite.run_folder import RunFolder
+from prewrite.run_folder import RunFolder, check_shape
+from prewrite.text import Maybe
 from prewrite.train.algorithms import ALGORITHMS
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,26 @@ MAY_CHANGE = frozenset(option.name for option in options_of(TrainConfig) if opti
 Of data and task model, what they lead to is compared: the rows, the model's name."""
 
 
+BEGAN = {
+    "prewrite_version": Maybe(str),
+    "processes": Maybe(int),
+    "argv": Maybe([str]),
+    "config": Maybe(dict),
+    "versions": Maybe(dict),
+    "task_model": Maybe({"name": str, "identity": str}),
+    "resumed": Maybe(list),
+}
+"""Shape of `config.json`; what is missing is told apart."""
+_PART = {"source": Maybe(str), "count": int, "sha256": str}
+
+
 def reopen(run: RunFolder, record: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
     """Check that `record` and `rows`, what `config.json` and `splits.json` would hold now, are the run's own.
 
     `config.json` then holds the settings as they are now, and `resumed` lists what changed, and when. Raises
     `RunFolderError` that names what differs; nothing is changed then.
     """
-    before, now = run.read_json(run.config), json.loads(json.dumps(record))
+    before, now = run.read_json(run.config, BEGAN), json.loads(json.dumps(record))
     if missing := [name for name in now if name not in before]:
         raise RunFolderError(f"{run.config} has no {missing[0]}: it was changed, or is of another version of prewrite")
     _check_rows(run, rows)
@@ -61,6 +75,8 @@ def reopen(run: RunFolder, record: Mapping[str, Any], rows: Mapping[str, Any]) -
 
 def _check_rows(run: RunFolder, rows: Mapping[str, Any]) -> None:
     before = run.read_json(run.splits)
+    shape = dict.fromkeys(SPLIT_NAMES, _PART)
+    check_shape(before, {"parts": [shape]} if "parts" in before else shape, str(run.splits))
     parts, parts_now = before.get("parts", [before]), rows.get("parts", [rows])
     if len(parts) != len(parts_now):
         raise RunFolderError(

@@ -7,6 +7,7 @@ nobody, and exemplars from training rows. `find_prompt` and `test_prompt` are th
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from prewrite.choosing.search import Found, plan_search, search_prompt
 from prewrite.choosing.server_rewriter import ServerRewriter
 from prewrite.data import Splits
 from prewrite.errors import ConfigError
+from prewrite.files import why_unreadable
 from prewrite.report.render import build_report
 from prewrite.run.build import (
     InstructionRows,
@@ -58,6 +60,8 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
         logger.warning("%s", note)
     check_constraints(config, instructions)
     check_search_calls(config, instructions)
+    if config.candidates is not None:
+        read_wordings(config.candidates)  # a file that cannot be used is told before anything is loaded
     evaluator = open_evaluator(config)
     check_prompt_lengths(config, instructions, evaluator)
     proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
@@ -294,7 +298,7 @@ def open_proposer(name: str) -> Proposer | None:
     from prewrite.rewriter.rewriter import Rewriter
     from prewrite.rewriter.starter import default_temperature, starter_adapter
 
-    if (Path(name) / "rewriter").is_dir() or (Path(name) / "rewriter.json").is_file():
+    if os.path.isdir(Path(name) / "rewriter") or os.path.isfile(Path(name) / "rewriter.json"):
         return Rewriter.load(name)
     return Rewriter.untrained(name, warm_start=starter_adapter(name), temperature=default_temperature(name))
 
@@ -304,7 +308,7 @@ def read_wordings(file: str) -> list[str]:
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"candidates {file!r} cannot be read as UTF-8 text ({error})") from None
+        raise ConfigError(f"candidates {file!r} cannot be read as UTF-8 text ({why_unreadable(error)})") from None
     if not any(line.strip() for line in lines):
         raise ConfigError(f"candidates {file!r} holds no text; write one wording a line")
     return [line.strip() for line in lines if line.strip()]

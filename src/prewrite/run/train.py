@@ -97,8 +97,10 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
     load_meta_prompt(config.meta_family)
 
     # Here torch is imported: what is wrong above is reported before that takes seconds.
-    ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so before a model is loaded
+    trainer_class = ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so here
     config = resolved(config)
+    groups = min(config.instructions_per_step, len(mixture.rows))
+    trainer_class.check_settings(trainer_settings(config), groups=groups)
     processes.join()
     warn(config, splits, instructions)
 

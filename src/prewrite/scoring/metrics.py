@@ -15,20 +15,24 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import string
+import traceback
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, MetricError
 from prewrite.scoring.labels import bare_label
 from prewrite.scoring.numbers import Value, equal, find_numbers, plain, value_of
+from prewrite.text import shown
 
 Metric = Callable[[str, Sequence[str]], float]
 
@@ -180,14 +184,18 @@ def is_own(name: str) -> bool:
 @lru_cache(maxsize=16)
 def _own_metric(path: str) -> Metric:
     place, _, name = path.rpartition(":")
-    grade = getattr(_import(place, path), name, None)
+    module = _import(place, path)
+    grade = getattr(module, name, None)
     if not callable(grade):
-        raise ConfigError(f"metric {path!r}: there is no function {name!r} in {place}")
+        known = [known for known, value in vars(module).items() if isinstance(value, FunctionType)]
+        told = f"; it has {', '.join(known)}" if known else ""
+        raise ConfigError(f"metric {path!r}: there is no function {name!r} in {place}{told}")
 
     def metric(prediction: str, targets: Sequence[str]) -> float:
-        score = grade(prediction, targets)
+        with _running_own(path, f"for the prediction {shown(prediction)} and the targets {list(targets)!r:.200}"):
+            score = grade(prediction, targets)
         if not isinstance(score, Real) or not 0 <= float(score) <= 1:
-            raise ConfigError(
+            raise MetricError(
                 f"metric {path!r} returned {score!r} for the prediction {prediction[:80]!r}; it must return a number "
                 "from 0 to 1, higher is better"
             )
@@ -197,19 +205,41 @@ def _own_metric(path: str) -> Metric:
 
 
 def _import(place: str, path: str) -> ModuleType:
-    """The module at `place`: a Python file, or a name that Python can import."""
+    """The module at `place`: a Python file, or a name that Python can import. Its code is run."""
     if not place.endswith(".py"):
+        if not re.fullmatch(r"\w+(\.\w+)*", place):
+            raise ConfigError(f"metric {path!r}: {place!r} is no module; give a file as file.py:function")
         try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"metric {path!r}: {error}; give a file as file.py:function, or install it") from None
-    if not Path(place).is_file():
+            with _running_own(path, "while it was imported"):
+                return importlib.import_module(place)
+        except MetricError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise ConfigError(
+                    f"metric {path!r}: {error.__cause__}; give a file as file.py:function, or install it"
+                ) from None
+            raise
+    if not os.path.isfile(place):
         raise ConfigError(f"metric {path!r}: there is no file {place}")
     spec = importlib.util.spec_from_file_location(Path(place).stem, place)
     assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _running_own(path, "while it was imported"):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _running_own(path: str, when: str) -> Iterator[None]:
+    """Whatever the user's code raises in here becomes a `MetricError` that says what, where and when."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # any of them is the user's to mend; the cause goes along
+        frames = traceback.extract_tb(error.__traceback__)
+        at = f"{frames[-1].filename}, line {frames[-1].lineno}"
+        if isinstance(error, SyntaxError):
+            at = f"{error.filename}, line {error.lineno}"
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MetricError(f"metric {path!r} raised {told} ({at}) {when}; correct the function") from error
 
 
 def metric_for(task: str | None) -> str:

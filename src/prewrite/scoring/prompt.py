@@ -7,7 +7,6 @@ A bare instruction is a task prompt without the rest. `prompt.json` is one of th
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from prewrite.errors import ConfigError
 from prewrite.files import to_json, write_atomic
 from prewrite.scoring.templates import TASK_TEMPLATE, get_task_template
-from prewrite.text import fill
+from prewrite.text import fill, is_valid_unicode, parse_json, shown
 from prewrite.types import DECODINGS, Conversation, Prompt, Turn, messages_of
 
 Layout = Literal["instruction_first", "exemplars_first", "turns"]
@@ -146,13 +145,16 @@ class TaskPrompt:
         if unknown := sorted(fields.keys() - known):
             raise ConfigError(f"{where}: unknown field {unknown[0]!r}; a prompt has {', '.join(sorted(known))}")
         for name in ("instruction", "answer_line", "layout", "template", "decoding"):
-            if name in fields and not isinstance(fields[name], str):
-                raise ConfigError(f"{where}: {name} is {fields[name]!r}; it must be text")
+            if name in fields:
+                _check_text(fields[name], f"{where}: {name}")
         if not fields.get("instruction", "").strip():
             raise ConfigError(f"{where}: instruction is empty or missing; it must be text")
         fields["exemplars"] = _read_exemplars(fields.get("exemplars", []), where)
         fields["label_offsets"] = _read_offsets(fields.get("label_offsets"), where)
-        return cls(**fields)
+        try:
+            return cls(**fields)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write `prompt.json`, whole or not at all."""
@@ -169,12 +171,12 @@ def load_prompt(path: str | Path) -> TaskPrompt:
     if file.is_dir():
         file = file / "prompt.json"
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"prompt {str(file)!r} cannot be read ({error.strerror}); give the prompt.json of a run"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # of the encoding too
         raise ConfigError(f"prompt {str(file)!r} is not JSON ({error}); give the prompt.json of a run") from None
     if not isinstance(value, dict):
         raise ConfigError(f"prompt {str(file)!r} holds a {type(value).__name__}, not an object")
@@ -205,8 +207,19 @@ def _read_exemplars(value: Any, where: str) -> tuple[Exemplar, ...]:
         texts = item if isinstance(item, dict) else {}
         if set(texts) != {"input", "output"} or not all(isinstance(text, str) for text in texts.values()):
             raise ConfigError(f"{where}: exemplar {number} is {item!r}; it must be {{input: text, output: text}}")
+        for name, text in texts.items():
+            _check_text(text, f"{where}: exemplar {number}: {name}")
         found.append(Exemplar(texts["input"], texts["output"]))
     return tuple(found)
+
+
+def _check_text(value: Any, where: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} is {value!r}; it must be text")
+    if not is_valid_unicode(value):
+        raise ConfigError(
+            f"{where} is {shown(value)}; it must be valid Unicode: half of a surrogate pair stands alone"
+        )
 
 
 def _read_offsets(value: Any, where: str) -> tuple[tuple[str, float], ...] | None:
@@ -215,6 +228,7 @@ def _read_offsets(value: Any, where: str) -> tuple[tuple[str, float], ...] | Non
     if not isinstance(value, dict) or not value:
         raise ConfigError(f"{where}: label_offsets is {value!r}; it must be {{label: nats}}, or null")
     for label, nats in value.items():
+        _check_text(label, f"{where}: a label of label_offsets")
         if isinstance(nats, bool) or not isinstance(nats, int | float) or not math.isfinite(nats):
             raise ConfigError(f"{where}: the offset of label {label!r} is {nats!r}; it must be a number of nats")
     return tuple((label, float(nats)) for label, nats in value.items())

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from prewrite.errors import BudgetExceededError, ConfigError
+from prewrite.files import why_unreadable
 from prewrite.task_models.base import TaskModel
+from prewrite.task_models.labels import is_number
 from prewrite.task_models.stream import Batch, Replies, Wrapper, stream
+from prewrite.text import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,20 @@ class Price:
         Raises `ConfigError` that names the file if it, the model, or a number is missing or negative.
         """
         try:
-            table = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"price table {path} cannot be read ({error})") from None
+            table = parse_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"price table {path} cannot be read ({why_unreadable(error)}); give a YAML file such as "
+                "`model: {input: 0.15, output: 0.60}`"
+            ) from None
+        except ValueError as error:
+            raise ConfigError(f"price table {path} cannot be read as YAML ({error}); correct it") from None
         row = table.get(model) if isinstance(table, dict) else None
         if not isinstance(row, dict):
             known = ", ".join(map(str, table)) if isinstance(table, dict) else "none"
             raise ConfigError(f"price table {path} has no model {model!r} (it has: {known}); add `{model}: ...`")
         numbers = [row.get(field) for field in ("input", "output")]
-        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        if not all(is_number(number) and number >= 0 for number in numbers):
             raise ConfigError(
                 f"price table {path}, model {model!r}: needs `input` and `output`, dollars per million tokens, "
                 f"0 or more; got {row!r}"

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,12 +25,15 @@ from prewrite.errors import TaskModelError, without_keys
 from prewrite.files import cache_dir, writing
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.stream import Batch, NoAnswer, Replies, Reply, Value, Wrapper, is_answer, stream
+from prewrite.text import parse_json
 from prewrite.types import messages_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 VERSION = 1
+SUFFIX = ".sqlite"
+"""Of a file that is ours to set aside even where nothing of it can be read."""
 _APPLICATION = 0x70727774  # "prwt" in the file's header: this SQLite file is ours
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
@@ -43,7 +47,7 @@ _KEYS_PER_QUERY = 500  # below the 999 parameters that the oldest SQLite allows
 def default_cache_path() -> Path:
     """`PREWRITE_ANSWER_CACHE` if set, else `answers.sqlite` in the user's cache folder."""
     override = os.environ.get("PREWRITE_ANSWER_CACHE")
-    return Path(override) if override else cache_dir() / "answers.sqlite"
+    return Path(override) if override else cache_dir() / f"answers{SUFFIX}"
 
 
 def answer_key(identity: str, batch: Batch, row: int) -> bytes:
@@ -88,7 +92,8 @@ class AnswerCache:
                 part = ordered[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, value FROM answers WHERE key IN ({marks})"
-                found.update((key, _decode(text)) for key, text in connection.execute(query, part))
+                rows = ((key, _decode(text)) for key, text in connection.execute(query, part))
+                found.update((key, value) for key, value in rows if value is not None)
             return found
 
         return self._do(read)
@@ -180,6 +185,7 @@ class AnswerCache:
         self._pid = os.getpid()
         with writing(self.path, setting="PREWRITE_ANSWER_CACHE"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        _check_own(self.path)
         self._inode = _inode(self.path)
         self._connection = self._connect()
         if (found := _version(self._connection)) != VERSION:
@@ -221,6 +227,26 @@ class AnswerCache:
         return [self.path, *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm"))]
 
 
+def _check_own(path: Path) -> None:
+    """Raise `TaskModelError` for a file that is somebody else's: nothing of it is changed, nor is it moved away."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        header = file.read(100)
+    why = ""
+    if not header.startswith(b"SQLite format 3\0"):
+        why = "" if path.suffix == SUFFIX else f"it is no database, and its name does not end in {SUFFIX}"
+    elif header[68:72] != _APPLICATION.to_bytes(4, "big") and not path.with_name(f"{path.name}-wal").exists():
+        with (
+            suppress(sqlite3.DatabaseError),
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as found,
+        ):
+            if found.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                why = "it is the database of another program"
+    if why:
+        raise TaskModelError(f"{str(path)!r} is no answer cache: {why}; set PREWRITE_ANSWER_CACHE to another place")
+
+
 def _version(connection: sqlite3.Connection) -> int:
     """Format of the file; -1 if it is not a cache of ours."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
@@ -232,8 +258,12 @@ def _inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
 
 
-def _decode(text: str) -> Value:
-    value = json.loads(text)
+def _decode(text: str) -> Value | None:
+    """A stored answer; None for what is none, which is asked again."""
+    try:
+        value = parse_json(text)
+    except (TypeError, ValueError):
+        return None
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from prewrite.files import write_atomic
 from prewrite.task_models.cache import default_cache_path
+from prewrite.task_models.labels import is_number
+from prewrite.text import parse_json
 
 DAY = 24 * 60 * 60.0
 FORMAT = 1
@@ -20,11 +22,12 @@ FORMAT = 1
 def recall(address: str, model: str) -> dict[str, Any] | None:
     """What was kept of `model` at `address` within the last day; None if that is nothing that can be read."""
     try:
-        kept = json.loads(_file(address, model).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        kept = parse_json(_file(address, model).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    fresh = isinstance(kept, dict) and kept.get("format") == FORMAT and 0 <= time.time() - kept.get("at", 0) < DAY
-    facts = kept.get("facts") if fresh else None
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT or not is_number(at := kept.get("at")):
+        return None
+    facts = kept.get("facts") if 0 <= time.time() - at < DAY else None
     return facts if isinstance(facts, dict) else None
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -48,7 +48,7 @@ def top_tokens(entries: Sequence[Any]) -> list[tuple[str, float]]:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def scores_from_top(top: Sequence[tuple[str, float]], labels: Sequence[str], prompt: str) -> tuple[float, ...]:

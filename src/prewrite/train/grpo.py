@@ -50,7 +50,7 @@ from prewrite.train.algorithms import GROUP_NAMES
 from prewrite.train.clock import Clock
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.records import rollout_rows, summarise
-from prewrite.train.trainer import RewriterTrainer
+from prewrite.train.trainer import RewriterTrainer, taken_by_trl
 from prewrite.train.trl_group import (
     TRL_KEYS,
     GRPOConfig,
@@ -82,10 +82,11 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         self.group_reward = GroupReward(self.grade, resample_ties=resample_ties)
         self.clock = Clock()
 
-    def trl_config(self, given: Mapping[str, Any]) -> Any:
+    @classmethod
+    def trl_config(cls, given: Mapping[str, Any], *, updates: int, groups: int, folder: Path) -> Any:
         """`given` over `GROUP_DEFAULTS` over TRL's own."""
-        groups, folder = self.instructions_per_step, self.run_folder.path
-        return group_config(self.config_class, given, self.max_updates, groups, folder)
+        with taken_by_trl():
+            return group_config(cls.config_class, given, updates, groups, folder)
 
     def start_trl(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: Any, lora: LoraConfig | None

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from prewrite.data import PRewriteDataset
 from prewrite.errors import ConfigError
+from prewrite.files import why_unreadable
+from prewrite.text import parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +90,13 @@ def load_phrasings(file: str | Path, instructions: Sequence[str]) -> dict[str, l
     """
     path = Path(file)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"phrasings {str(path)!r} cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"phrasings {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+        found = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"phrasings {str(path)!r} cannot be read ({why_unreadable(error)}); give a YAML file"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"phrasings {str(path)!r} is not YAML ({error}); correct it") from None
     if not isinstance(found, dict):
         raise ConfigError(f"phrasings {str(path)!r} must be a mapping, 'instruction: [wording, ...]'")
     for instruction, wordings in found.items():

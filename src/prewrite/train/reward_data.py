@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from prewrite.choosing.stats import rank_correlation
 from prewrite.errors import RunFolderError
-from prewrite.run_folder import RunFolder
+from prewrite.run_folder import RunFolder, check_shape
 
 HELD_OUT = 0.2  # of each run's updates, the last ones: a reward model is used on a policy that has moved on
 MIN_GAP = 0.5  # of the standard deviation within a group; nearer grades are mostly luck of the examples
@@ -57,12 +57,14 @@ def read_groups(run: RunFolder) -> list[Group]:
 
 
 def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
-    try:
-        for row in RunFolder.read_rows(path):
-            if "estimate" not in row or row["real"]:  # else a reward model graded it
-                yield int(row["step"]), str(row["instruction"]), str(row["rewrite"]), float(row["parts"]["task"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{path} was changed or is of another version ({error!r})") from None
+    for where, row in RunFolder.read_placed_rows(path):
+        if row.get("real", True):  # else a reward model graded it
+            check_shape(row, _GRADED, where)
+            yield row["step"], row["instruction"], row["rewrite"], row["parts"]["task"]
+
+
+_GRADED = {"step": int, "instruction": str, "rewrite": str, "parts": {"task": float}}
+"""Shape of a rollout that the task model graded."""
 
 
 def split_updates(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:

@@ -13,6 +13,7 @@ docs/algorithms.md tells how to use it.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,9 @@ from prewrite.files import whole_folder
 from prewrite.lm.embedded import resolve_model
 from prewrite.lm.loading import load_adapter, load_tokenizer, loading, pick_device, save_adapter
 from prewrite.run_folder import RunFolder
+from prewrite.scoring.reward_modes import MODES
 from prewrite.scoring.rewards import REWARD_MODEL_FILE
+from prewrite.text import Each, Maybe
 from prewrite.train.reward_data import (
     Group,
     Preference,
@@ -78,6 +81,18 @@ class RewardModelSettings:
     """Of an instruction that the held-out updates did not have."""
     held_out: Mapping[str, float]
     """`reward_data.figures` of the held-out updates, and `train_pairs`."""
+
+
+SETTINGS = {
+    "base_model": str,
+    "reward_mode": str,
+    "task_model": str,
+    "slope": float,
+    "intercepts": Each(float),
+    "intercept": float,
+    "held_out": Each(float),
+}
+"""Shape of `reward_model.json`."""
 
 
 class LearnedReward:
@@ -117,14 +132,17 @@ class LearnedReward:
 def read_settings(folder: str | Path) -> RewardModelSettings:
     """The settings of a saved reward model. Raises `RunFolderError` if `folder` holds none."""
     file = Path(folder) / REWARD_MODEL_FILE
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise RunFolderError(
             f"{str(folder)!r} is no reward model: it has no {REWARD_MODEL_FILE}; make one with `prewrite train-reward`"
         )
     try:
-        return RewardModelSettings(**RunFolder.read_json(file))
+        settings = RewardModelSettings(**RunFolder.read_json(file, SETTINGS))
     except TypeError as error:
         raise RunFolderError(f"{file} was changed or is of another version ({error})") from None
+    if settings.reward_mode not in MODES:
+        raise RunFolderError(f"{file}: reward_mode is {settings.reward_mode!r}; it must be one of {', '.join(MODES)}")
+    return settings
 
 
 def load_untrained(base_model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -224,10 +242,11 @@ def read_runs(runs: Sequence[str | Path]) -> tuple[list[Group], str, str]:
     graded_by: dict[tuple[str, str], str] = {}
     for path in dict.fromkeys(map(str, runs)):
         run = RunFolder.open(path)
-        config = RunFolder.read_json(run.config).get("config", {})
+        shape = {"config": Maybe({"reward_mode": Maybe(str), "task_model": Maybe(str), "reward_model": Maybe(str)})}
+        config = RunFolder.read_json(run.config, shape).get("config") or {}
         mode = config.get("reward_mode", "auto")
         if mode == "model":  # its task model graded in the mode that its reward model estimates
-            mode = read_settings(config["reward_model"]).reward_mode
+            mode = read_settings(config.get("reward_model") or "").reward_mode
         graded_by.setdefault((mode, config.get("task_model", "hf:embedded")), path)
         groups += read_groups(run)
     if len(graded_by) > 1:

@@ -6,7 +6,9 @@ An algorithm's trainer has two base classes, `RewriterTrainer` and then TRL's tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prewrite.data import PRewriteDataset
+from prewrite.errors import ConfigError
 from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
@@ -105,7 +108,8 @@ class RewriterTrainer:
         self.mixture = Mixture.of(train_dataset)
         self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows))
         self.max_updates = max_steps
-        args = self.trl_config(trl_settings)
+        groups, folder = self.instructions_per_step, self.run_folder.path
+        args = self.trl_config(trl_settings, updates=max_steps, groups=groups, folder=folder)
         self.kl_controller = KLController(self._setting(args, "kl_coef"), target=target_kl)
         self.run_folder.path.mkdir(parents=True, exist_ok=True)
         if isinstance(base_model, tuple):
@@ -136,13 +140,24 @@ class RewriterTrainer:
         set_seed(args.seed)  # TRL 0.25 draws the adapter before it seeds
         self.start_trl(model, tokenizer, args, lora)
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any], *, groups: int) -> None:
+        """Raise `ConfigError` for plain arguments that TRL does not know or take; nothing is loaded or written.
+
+        `groups` is how many instructions an update has.
+        """
+        own = {*inspect.signature(RewriterTrainer).parameters, *inspect.signature(cls).parameters}
+        given = {name: value for name, value in settings.items() if name not in own}
+        cls.trl_config(given, updates=settings["max_steps"], groups=groups, folder=Path("runs"))
+
     def _setting(self, args: Any, name: str) -> Any:
         return getattr(args, self.trl_names.get(name, name))
 
     # ---- what an algorithm brings ---------------------------------------------------------------------------------
 
-    def trl_config(self, given: Mapping[str, Any]) -> Any:
-        """TRL's config from its fields `given` and our defaults."""
+    @classmethod
+    def trl_config(cls, given: Mapping[str, Any], *, updates: int, groups: int, folder: Path) -> Any:
+        """TRL's config from its fields `given` and our defaults. Raises `ConfigError` for what it does not take."""
         raise NotImplementedError
 
     def start_trl(
@@ -228,3 +243,16 @@ def clear_sampling_defaults(model: PreTrainedModel) -> None:
     for name in ("top_p", "top_k", "typical_p", "repetition_penalty", "temperature", "do_sample", "min_p"):
         if hasattr(config, name):
             setattr(config, name, None)
+
+
+@contextmanager
+def taken_by_trl() -> Iterator[None]:
+    """What TRL raises in here for a value of its config is a `ConfigError` that says where the value stands."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"TRL does not take a setting: {' '.join(str(error).split())}; correct trl_overrides"
+        ) from None

@@ -95,9 +95,11 @@ def group_config(
     known = {field.name for field in dataclasses.fields(kind)}
     for name in given:
         if name not in known:
-            raise ConfigError(f"{name!r} is no setting of the trainer or of TRL's {kind.__name__}")
+            raise ConfigError(
+                f"{name!r} is no setting of the trainer or of TRL's {kind.__name__}; check trl_overrides"
+            )
         if name in DERIVED or name in FIXED:
-            raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out")
+            raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out of trl_overrides")
     settings: dict[str, Any] = {**GROUP_DEFAULTS, **given}
     if updates < 1:
         raise ConfigError(f"max_steps is {updates}; it must be at least 1")

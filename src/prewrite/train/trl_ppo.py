@@ -18,7 +18,7 @@ from prewrite.errors import ConfigError, MissingDependencyError
 from prewrite.lm.packing import Completions, Prompts
 from prewrite.rewriter.policy import PolicyWithValueHead, TokenStats, ValueHead
 from prewrite.train import checkpoint, processes
-from prewrite.train.trainer import RewriterTrainer
+from prewrite.train.trainer import RewriterTrainer, taken_by_trl
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
 try:
@@ -57,7 +57,9 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     """`given` over `PPO_DEFAULTS` over TRL's own. Raises `ConfigError` for what TRL does not know."""
     known = {field.name for field in dataclasses.fields(PPOConfig)}
     if unknown := sorted(set(given) - known):
-        raise ConfigError(f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling")
+        raise ConfigError(
+            f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling in trl_overrides"
+        )
     settings: dict[str, Any] = {**PPO_DEFAULTS, **given}
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}; it must be at least 1")
@@ -65,7 +67,8 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     settings.setdefault("use_cpu", not torch.cuda.is_available())
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     settings.setdefault("total_episodes", max_steps * batch * processes.count())
-    return PPOConfig(**settings)
+    with taken_by_trl():
+        return PPOConfig(**settings)
 
 
 class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
@@ -76,9 +79,10 @@ class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
 
     control: TrainerControl
 
-    def trl_config(self, given: Mapping[str, Any]) -> PPOConfig:
+    @classmethod
+    def trl_config(cls, given: Mapping[str, Any], *, updates: int, groups: int, folder: Path) -> PPOConfig:
         """`given` over `PPO_DEFAULTS` over TRL's own."""
-        return ppo_config(given, self.max_updates, self.run_folder.path)
+        return ppo_config(given, updates, folder)
 
     def start_trl(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig, lora: LoraConfig | None
