@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prewrite.choosing.evaluate import evaluate
 from prewrite.choosing.evaluation import points
@@ -37,8 +38,10 @@ ARMS = {
     "without wording": ["answer_line", "exemplars", "offsets"],
     "whole prompt": list(PARTS),
 }
-NO_OFFSETS = "wording and exemplars"
-"""The whole prompt without its label offsets."""
+NO_OFFSETS = "without offsets"
+"""The whole prompt of its arm, less its label offsets."""
+COLUMNS = ("initial", "offsets", "wording", "exemplars", "without wording", NO_OFFSETS, "whole prompt")
+NAMES = {"sst2": "SST-2", "agnews": "AG News", "subj": "Subj", "mr": "MR", "sst5": "SST-5"}
 
 
 def main() -> None:
@@ -118,23 +121,33 @@ def key_of(cell: dict[str, Any]) -> tuple[str, str, int, int]:
 
 
 def print_table(cells: list[dict[str, Any]]) -> None:
-    """Mean test score of each arm over the seeds, and the gain of the whole prompt with its interval over rows."""
-    arms = ["initial", "offsets", "wording", "exemplars", "without wording", NO_OFFSETS, "whole prompt"]
-    print("| data | calls | seeds | " + " | ".join(arms) + " | gain (95% interval) | worst, best seed |")
-    print("| --- | ---: | ---: | " + " | ".join("---:" for _ in arms) + " | --- | --- |")
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for cell in sorted(cells, key=lambda cell: (cell["calls"], cell["seed"])):
-        groups.setdefault((cell["data"], cell["decoding"], cell["calls"]), []).append(cell)
+    """Each arm's test score, cell by cell, and then the means over the seeds with the intervals of two gains."""
+    scored = {key_of(cell): {arm: np.array(cell["scores"][arm]) for arm in COLUMNS} for cell in cells}
+    print(f"| data | calls | seed | {' | '.join(COLUMNS)} |")
+    print("| --- | ---: | ---: |" + " ---: |" * len(COLUMNS))
+    groups: dict[tuple[str, str, int], list[dict[str, NDArray[np.float64]]]] = {}
+    for (name, decoding, seed, calls), arms in sorted(scored.items(), key=lambda cell: (cell[0][3], cell[0][2])):
+        means = " | ".join(f"{scores.mean():.3f}" for scores in arms.values())
+        print(f"| {title(name, decoding)} | {calls:,} | {seed} | {means} |")
+        groups.setdefault((name, decoding, calls), []).append(arms)
+    print(f"\n| data | calls | seeds | {' | '.join(COLUMNS)} | gain over initial | gain of wordings |")
+    print("| --- | ---: | ---: |" + " ---: |" * len(COLUMNS) + " --- | --- |")
     for (name, decoding, calls), group in groups.items():
-        scores = {arm: np.mean([cell["scores"][arm] for cell in group], axis=0) for arm in arms}
-        gain = paired_bootstrap(scores["whole prompt"], scores["initial"], seed=0)
-        means = " | ".join(f"{scores[arm].mean():.3f}" for arm in arms)
-        each = [np.mean(cell["scores"]["whole prompt"]) - np.mean(cell["scores"]["initial"]) for cell in group]
-        read_as = "" if decoding == "auto" else f", read as {decoding}"
-        print(
-            f"| {name}{read_as} | {calls:,} | {len(group)} | {means} | {points(gain.mean)} ({points(gain.low)} to "
-            f"{points(gain.high)}) | {points(min(each))}, {points(max(each))} |"
-        )
+        scores = {arm: np.mean([arms[arm] for arms in group], axis=0) for arm in COLUMNS}
+        means = " | ".join(f"{scores[arm].mean():.3f}" for arm in COLUMNS)
+        gains = [gain(scores["whole prompt"], scores[other]) for other in ("initial", "without wording")]
+        print(f"| {title(name, decoding)} | {calls:,} | {len(group)} | {means} | {' | '.join(gains)} |")
+
+
+def gain(scores: NDArray[np.float64], others: NDArray[np.float64]) -> str:
+    """Mean difference with its interval over test rows, in points."""
+    found = paired_bootstrap(scores, others, seed=0)
+    return f"{points(found.mean)} ({points(found.low)} to {points(found.high)})"
+
+
+def title(name: str, decoding: str) -> str:
+    """A data set as the tables call it."""
+    return NAMES.get(name, name) + ("" if decoding == "auto" else f", read as {decoding}")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def test_labels_of_unequal_frequency_are_fitted_not_made_even():
     assert accuracy(fresh, found.values, fresh_gold) > accuracy(fresh, batch_offsets(scores), fresh_gold) + 0.05
 
 
+def test_what_is_right_is_told_of_rows_that_the_offsets_were_not_found_on():
+    scores, gold = rows(200, bias=3.0)
+    found = choose_offsets(scores, gold)
+    assert set(found.right.tolist()) == {0.0, 1.0} and len(found.right) == 200
+    fresh, fresh_gold = rows(5000, bias=3.0, seed=1)
+    assert found.right.mean() == pytest.approx(accuracy(fresh, found.values, fresh_gold), abs=0.06)
+    few, few_gold = rows(19, bias=3.0)
+    assert choose_offsets(few, few_gold).right.tolist() == (few.argmax(axis=1) == few_gold).tolist()
+
+
 @pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
 def test_fitted_offsets_serve_however_surely_labels_are_stated(scale):
     scores, gold = rows(400, bias=2.0)

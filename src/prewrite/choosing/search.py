@@ -8,7 +8,7 @@ rows, the choice from dev rows; test rows are not seen here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -31,15 +31,16 @@ from prewrite.scoring.offsets import (
     clearly_better,
     gold_indices,
     gold_logprob,
+    standard_errors,
 )
 from prewrite.scoring.prompt import PARTS, TEXT_LAYOUTS, Exemplar, Layout, TaskPrompt
 from prewrite.types import Answer, RewriteExample
 
-WORDING_SHARE = 0.35
-"""Of the calls, what the wordings get: exemplars and offsets bring most of the gain."""
+WORDING_SHARE = 0.2
+"""Of the calls, what the wordings get: exemplars and offsets bring nearly all of the gain."""
 WORDING_ERRORS = 2.0
-"""By so many standard errors another wording has to beat the best prompt around the initial one, where all else has to
-by one: many wordings compete, they bring little on average, and the user has to put their name to what they say."""
+"""By so many standard errors another wording has to beat the best prompt around the initial one: many wordings
+compete, they bring little on average, and the user has to put their name to what they say."""
 STRUCTURES = 2
 """So many of the best structures are tried with every wording."""
 
@@ -272,12 +273,15 @@ class _Judge:
         seen = self.seen(candidate)
         key = candidate, len(seen)
         if key not in self._worth:
-            if self._scored(candidate):
-                of_rows = calibrated_logprob if self.calibrate else gold_logprob
-                self._worth[key] = float(of_rows(*self._table(candidate)).mean())
-            else:
-                self._worth[key] = float(np.mean([answer.score for _, answer in seen]))
+            self._worth[key] = float(self._worths(candidate).mean())
         return self._worth[key]
+
+    def _worths(self, candidate: int, rows: int | None = None) -> Floats:
+        """The same, row by row, on the first rows."""
+        if not self._scored(candidate):
+            return np.array([answer.score for _, answer in self.seen(candidate, rows)])
+        of_rows = calibrated_logprob if self.calibrate else gold_logprob
+        return of_rows(*self._table(candidate, rows))
 
     def prompt_tokens(self, candidate: int) -> int:
         """Tokens of a candidate without the input; of two that are worth the same the shorter one goes on."""
@@ -311,29 +315,50 @@ class _Judge:
         return choose_offsets(*self._table(candidate), seed=seed)
 
     def scores(self, candidate: int, rows: int, offsets: Offsets | None) -> Floats:
-        """The scores on the first rows as the prompt would be shipped."""
+        """The scores on the first rows as the prompt would be shipped, each row with offsets found on others."""
         if offsets is None or offsets.method == "none":
             return np.array([answer.score for _, answer in self.seen(candidate, rows)])
-        logprobs, gold = self._table(candidate, rows)
-        return np.asarray((logprobs - offsets.values).argmax(axis=1) == gold, dtype=np.float64)
+        return offsets.right[: len(self.seen(candidate, rows))]
+
+    def leads(self, one: int, other: int, shift: Mapping[int, Offsets | None]) -> bool:
+        """Whether `one` is to be taken in place of `other`, a simpler prompt, by the rows that both have seen.
+
+        Where labels are scored there are two witnesses, accuracy and what prompts are ranked by. The leads, each in
+        its own standard errors, must add up to more than 0. Elsewhere `one` has to be better by more than a standard
+        error.
+        """
+        rows = self.common(one, other)
+        scores = self.scores(one, rows, shift[one]), self.scores(other, rows, shift[other])
+        if not (self._scored(one) and self._scored(other)):
+            return clearly_better(*scores)
+        ranked_by = self._worths(one, rows) - self._worths(other, rows)
+        return standard_errors(scores[0] - scores[1]) + standard_errors(ranked_by) > 0
+
+    def common(self, one: int, other: int) -> int:
+        """How many of the first rows both candidates have seen."""
+        return min(len(self.board.results[one]), len(self.board.results[other]))
 
     def conclude(self, ranked: Sequence[int], start: int, *, seed: int) -> Found:
-        """Ship the best candidate whose changes are clearly worth it on the rows that all compared have seen.
+        """Ship the best candidate whose changes are worth it on the rows that it and a simpler one have seen.
 
         Another wording has to be clearly better than the best prompt around the initial wording, and whatever is left
-        than the initial prompt. What a reader has to accept must earn its place.
+        has to lead the initial prompt. What a reader has to accept must earn its place.
         """
         own = self.candidates[start].prompt.instruction
-        unworded = next(number for number in ranked if self.candidates[number].prompt.instruction == own)
-        compared = dict.fromkeys((start, ranked[0], unworded))
-        rows = min(len(self.board.results[number]) for number in compared)
-        shift = {number: self.offsets(number, seed=seed) if self.calibrate else None for number in compared}
-        scores = {number: self.scores(number, rows, shift[number]) for number in compared}
         winner = ranked[0]
-        for simpler, errors in ((unworded, WORDING_ERRORS), (start, 1.0)):
-            if not clearly_better(scores[winner], scores[simpler], errors=errors):
-                winner = simpler
-        plain = self.scores(start, rows, None)
+        unworded = next(number for number in ranked if self.candidates[number].prompt.instruction == own)
+        shift = {
+            number: self.offsets(number, seed=seed) if self.calibrate else None
+            for number in dict.fromkeys((start, winner, unworded))
+        }
+        rows = self.common(winner, unworded)
+        worded, plain = (self.scores(number, rows, shift[number]) for number in (winner, unworded))
+        if not clearly_better(worded, plain, errors=WORDING_ERRORS):
+            winner = unworded
+        if not self.leads(winner, start, shift):
+            winner = start
+        rows = self.common(winner, start)
+        before, after = self.scores(start, rows, None), self.scores(winner, rows, shift[winner])
         shipped = {
             number: _with_offsets(self.candidates[number].prompt, self.labels, shift[number]) for number in shift
         }
@@ -344,8 +369,8 @@ class _Judge:
             calibrated_initial=shipped[start],
             source=self.candidates[winner].source,
             calls=self.board.calls,
-            rows=len(plain),
-            dev_scores={"initial": float(plain.mean()), "prompt": float(scores[winner].mean())},
+            rows=len(before),
+            dev_scores={"initial": float(before.mean()), "prompt": float(after.mean())},
             offsets=chosen_offsets.method if chosen_offsets is not None else "none",
             events=tuple(self._events(winner)),
         )

@@ -15,6 +15,7 @@ is arithmetic on scores that are there already: it costs no task-model call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -38,6 +39,7 @@ class Offsets(NamedTuple):
 
     method: Method
     values: Floats  # (label,), in nats, mean 0
+    right: Floats  # (item,), 1 where the label is right with offsets found on other rows, else 0
 
 
 def batch_offsets(logprobs: Floats) -> Floats:
@@ -84,7 +86,7 @@ def choose_offsets(logprobs: Floats, gold: NDArray[np.intp], *, seed: int = 0) -
     """
     labels = logprobs.shape[1]
     if len(gold) < LEAST_ROWS:
-        return Offsets("none", np.zeros(labels))
+        return Offsets("none", np.zeros(labels), np.asarray(logprobs.argmax(axis=1) == gold, dtype=np.float64))
     methods: dict[Method, Callable[[Floats, NDArray[np.intp]], Floats]] = {
         "none": lambda some, _: np.zeros(labels),
         "batch": lambda some, _: batch_offsets(some),
@@ -101,13 +103,18 @@ def choose_offsets(logprobs: Floats, gold: NDArray[np.intp], *, seed: int = 0) -
     for name in methods:
         if clearly_better(right[name], right[best]):
             best = name
-    return Offsets(best, methods[best](logprobs, gold))
+    return Offsets(best, methods[best](logprobs, gold), right[best])
 
 
 def clearly_better(scores: Floats, others: Floats, *, errors: float = 1.0) -> bool:
     """Whether paired scores are higher on average by more than so many standard errors of that difference."""
-    difference = np.asarray(scores, dtype=np.float64) - others
-    return bool(difference.sum() > errors * np.sqrt((difference**2).sum()))
+    return standard_errors(np.asarray(scores, dtype=np.float64) - others) > errors
+
+
+def standard_errors(differences: Floats) -> float:
+    """The mean of paired differences in its own standard errors, as if their true mean were 0; 0 if all are 0."""
+    squares = float((differences**2).sum())
+    return float(differences.sum()) / math.sqrt(squares) if squares else 0.0
 
 
 def calibrated_logprob(logprobs: Floats, gold: NDArray[np.intp]) -> Floats:
