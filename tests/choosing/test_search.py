@@ -11,7 +11,7 @@ from prewrite.choosing.search import plan_search, search_prompt, shortened, stru
 from prewrite.errors import ConfigError
 from prewrite.scoring.constraints import Constraints, about_tokens
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, Exemplar, TaskPrompt
+from prewrite.scoring.prompt import LAYOUTS, PARTS, TEXT_LAYOUTS, Exemplar, TaskPrompt
 from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.types import RewriteExample
@@ -88,7 +88,7 @@ def test_another_wording_has_to_be_better_by_two_standard_errors(every, chosen):
 
     model = CountingTaskModel(ScriptedTaskModel(lambda prompt: "yes", label_scores=score))
     wording = Candidate("Make up your mind.", "sample")
-    found = search(model, parts=["instruction"], wordings=[wording], calls=1800)
+    found = search(model, parts=["instruction"], wordings=[wording], calls=360)
     assert found.rows == 120 and (found.prompt.instruction == wording.rewrite) == chosen
 
 
@@ -133,9 +133,18 @@ def test_where_labels_are_not_scored_the_metric_decides_and_no_offsets_are_shipp
 
 @pytest.mark.parametrize("calls", [16, 60, 200, 1000, 2700])
 @pytest.mark.parametrize("wordings", [0, 1, 10])
-def test_the_plan_stays_within_the_calls(calls, wordings):
-    first, second = plan_search(calls, 150, wordings=wordings)
-    assert calls_of(first) + calls_of(second) <= calls
+@pytest.mark.parametrize("parts", [PARTS, ["instruction"], ["exemplars", "offsets"], ["offsets"]])
+def test_the_plan_stays_within_the_calls(calls, wordings, parts):
+    first, second = plan_search(calls, 150, wordings=wordings, parts=parts)
+    assert 0 < calls_of(first) + calls_of(second) <= calls
+
+
+def test_calls_go_where_prompts_may_change():
+    assert plan_search(1000, 150, wordings=0, parts=["offsets"]) == ([(1, 150)], [])
+    first, second = plan_search(1000, 150, wordings=5, parts=["instruction"])
+    assert first == [] and second[-1].rows == 150  # all rows
+    first, second = plan_search(1000, 150, wordings=5)
+    assert calls_of(first) > 3 * calls_of(second) > 0
 
 
 def test_structures_meet_every_layout_and_answer_line():

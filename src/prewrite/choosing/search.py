@@ -88,14 +88,25 @@ class Found:
         }
 
 
-def plan_search(calls: int, rows: int, *, wordings: int) -> tuple[list[Round], list[Round]]:
-    """The rounds of both halvings; the second is empty without wordings, or where the calls are too few for it."""
+def plan_search(
+    calls: int, rows: int, *, wordings: int, parts: Sequence[str] = PARTS
+) -> tuple[list[Round], list[Round]]:
+    """The rounds of both halvings: of structures, and of wordings in the best of them.
+
+    The second is empty without wordings, or where the calls are too few for it; the first is, where `parts` leave
+    the structure as it is and there are wordings. With neither the initial prompt alone sees what rows it may. Raises
+    `ConfigError` for calls that cannot compare two prompts.
+    """
+    alone = plan_rounds(calls, rows)
+    if not {"answer_line", "exemplars"} & set(parts):
+        if wordings:
+            return [], plan_rounds(calls, rows, most=wordings + 1)
+        return [Round(1, min(rows, calls))], []
     pairs = STRUCTURES * wordings
     for_wordings = int(WORDING_SHARE * calls) if pairs else 0
     if for_wordings < 4 * FIRST_ROWS:
-        for_wordings = 0
-    first = plan_rounds(calls - for_wordings, rows)
-    return first, plan_rounds(for_wordings, rows, most=pairs + 1) if for_wordings else []
+        return alone, []
+    return plan_rounds(calls - for_wordings, rows), plan_rounds(for_wordings, rows, most=pairs + 1)
 
 
 def search_prompt(
@@ -134,23 +145,26 @@ def search_prompt(
     ]
     if "instruction" not in parts:
         others = []
-    first, second = plan_search(calls, len(examples), wordings=len(others))
+    first, second = plan_search(calls, len(examples), wordings=len(others), parts=parts)
 
     judge = _Judge(evaluator, examples, calls=calls, seed=seed, calibrate="offsets" in parts)
     start = judge.add(PromptCandidate(initial, "initial"))
-    for candidate in structures(
-        initial,
-        examples[0],
-        train_rows,
-        first[0].candidates - 1,
-        parts=parts,
-        layouts=evaluator.layouts,
-        constraints=constraints,
-        seed=seed,
-    ):
-        judge.add(candidate)
-    numbers = range(len(judge.candidates))
-    ranked = halve(judge.board, numbers, first, judge.worth, incumbent=start, size=judge.prompt_tokens)
+    ranked = [start]
+    if first:
+        count = first[0].candidates - 1
+        for candidate in structures(
+            initial,
+            examples[0],
+            train_rows,
+            count,
+            parts=parts,
+            layouts=evaluator.layouts,
+            constraints=constraints,
+            seed=seed,
+        ):
+            judge.add(candidate)
+        numbers = range(len(judge.candidates))
+        ranked = halve(judge.board, numbers, first, judge.worth, incumbent=start, size=judge.prompt_tokens)
     if second:
         best = ranked[:STRUCTURES]
         pairs = []
@@ -161,7 +175,7 @@ def search_prompt(
         ranked = halve(
             judge.board, [*best[1:], *pairs], second, judge.worth, incumbent=best[0], size=judge.prompt_tokens
         )
-        ranked.append(start)
+        ranked += [start] if start not in ranked else []
     return judge.conclude(ranked, start, seed=seed)
 
 

@@ -111,7 +111,7 @@ def search_and_report(
 def check_search_calls(config: SearchConfig | TrainConfig, instructions: Sequence[InstructionRows]) -> None:
     """Raises `ConfigError` for calls too few to compare two prompts; before anything is trained or paid."""
     for rows in instructions:
-        plan_search(config.search_calls, len(rows.dev), wordings=0)
+        plan_search(config.search_calls, len(rows.dev), wordings=0, parts=config.parts)
 
 
 def check_prompt_lengths(
@@ -138,10 +138,10 @@ def find_prompt(
     dev, others = list(rows.dev), []
     if "instruction" in config.parts:
         others = [wording for wording in wordings if wording.source != "initial"]
-    first, second = plan_search(config.search_calls, len(dev), wordings=len(others))
+    first, second = plan_search(config.search_calls, len(dev), wordings=len(others), parts=config.parts)
     print(
         f"Search: up to {calls_of(first) + calls_of(second):,} task-model calls on {len(dev)} dev rows, "
-        f"{first[0].candidates} prompts at first, {len(others)} other wordings.",
+        f"{first[0].candidates if first else 1} prompts at first, {len(others)} other wordings.",
         file=sys.stderr,
     )
     return search_prompt(
