@@ -2,6 +2,8 @@
 
 import json
 
+from pathlib import Path
+
 import pytest
 
 from prewrite.errors import RunFolderError
@@ -32,6 +34,26 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert [row["step"] for row in RunFolder.read_rows(path)] == [1, 2]
     RunFolder(tmp_path).truncate_all(after_step=1)
     assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_line_cut_off_within_a_letter_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + '{"text": "é'.encode()[:-1])
+    assert list(RunFolder.read_rows(tmp_path / "metrics.jsonl")) == [{"step": 1}]
+
+
+def test_a_run_whose_removal_was_cut_off_is_still_a_run(tmp_path, monkeypatch):
+    run = RunFolder.create(tmp_path / "run")
+    for file in (run.config, run.splits, run.rollouts, run.result):
+        file.write_text("{}")
+    removed, unlink = [], Path.unlink
+
+    def remove(path, **settings):
+        removed.append(path)
+        unlink(path, **settings)
+
+    monkeypatch.setattr(Path, "unlink", remove)
+    RunFolder.create(run.path, overwrite=True)
+    assert removed[-1] == run.config and not any(run.path.iterdir())
 
 
 def test_a_run_is_replaced_only_on_request_and_the_users_own_files_stay(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError, without_keys
-from prewrite.files import damage_of, locked, remove_unfinished, to_json, why_unreadable, write_atomic, writing
+from prewrite.files import LOCK, damage_of, locked, remove_unfinished, to_json, why_unreadable, write_atomic, writing
 from prewrite.text import check_json, parse_json
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class RunFolder:
 
     def _check_links(self) -> None:
         """Raise `RunFolderError` where what a run writes, reads or deletes here is a link to a place elsewhere."""
-        inside = [*self._files, self.checkpoints, self.rewriter]
+        inside = [*self._files, self.checkpoints, self.rewriter, self.path / LOCK]
         if self.checkpoints.is_dir():
             inside += self.checkpoints.iterdir()
         for path in inside:
@@ -160,11 +160,11 @@ class RunFolder:
 
     def _remove_files(self) -> None:
         """Delete what a run writes, and nothing else that the user may keep beside it."""
-        for file in self._files:
-            file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.rewriter):
             if folder.exists():
                 shutil.rmtree(folder)
+        for file in reversed(self._files):  # config.json last: what is left after a kill still is a run's
+            file.unlink(missing_ok=True)
 
     @staticmethod
     def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -120,6 +120,12 @@ def test_what_a_killed_run_was_writing_is_removed(run_copy, toy):
     assert [name for name in half if (run_copy / name).exists()] == []
 
 
+def test_an_older_checkpoint_that_a_killed_run_had_half_removed_goes(run_copy, toy):
+    (run_copy / "checkpoints" / "step-00001").mkdir()
+    assert resume(toy, run_copy, "--save_total_limit", "1") == 0
+    assert [path.name for path in run_copy.glob("checkpoints/*")] == ["step-00002"]
+
+
 @pytest.mark.parametrize("flags", [["--resume"], ["--overwrite"]])
 def test_two_runs_do_not_write_to_one_folder(run_copy, toy, capsys, flags):
     before = {file: file.read_bytes() for file in run_copy.rglob("*") if file.is_file() and file.name != ".lock"}

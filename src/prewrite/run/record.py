@@ -34,8 +34,8 @@ def open_run_folder(
         reopen(run, record, rows)
         return run
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
-    run.write_json(run.config, record)
     run.write_json(run.splits, rows)
+    run.write_json(run.config, record)  # last: by it a folder is a run's
     return run
 
 

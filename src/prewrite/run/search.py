@@ -83,9 +83,9 @@ def search_and_report(
     """The part of `run_search` that writes the run folder."""
     evaluator = reward.evaluator
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
-    run.write_json(run.config, run_record(config, argv, evaluator.task_model, processes=1, command="search"))
     parts = [part.to_json() for part in splits]
     run.write_json(run.splits, parts[0] if len(parts) == 1 else {"parts": parts})
+    run.write_json(run.config, run_record(config, argv, evaluator.task_model, processes=1, command="search"))
 
     seconds: dict[str, float] = {}
     results = []

@@ -138,8 +138,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
                 )
             record = checkpoint.load_record(self, path)
             self.beta = self.kl_controller.coefficient
-            if self.accelerator.is_main_process:
-                self.run_folder.truncate_all(after_step=record["step"])
+            self.return_to(record["step"])
             if self.dev.exhausted:  # training ended there; TRL would do one more step
                 self.state.global_step = record["step"] * self.args.num_iterations
                 self.restore_best()

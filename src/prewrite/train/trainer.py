@@ -213,6 +213,12 @@ class RewriterTrainer:
         stop = self.stop_requested or self.dev.exhausted
         return NextStep(stop, stop or last or self.updates % self.save_every == 0)
 
+    def return_to(self, step: int) -> None:
+        """Leave in the run folder what was there after update `step`, whose checkpoint is loaded."""
+        if self.accelerator.is_main_process:
+            self.run_folder.truncate_all(after_step=step)
+            checkpoint.remove_older(self.run_folder, step, keep=self.save_total_limit)
+
     def restore_best(self) -> None:
         """Put the best policy on dev back. After a stop request the policy stays as it is: the run will go on."""
         if not self.stop_requested and self.dev.best_state is not None:

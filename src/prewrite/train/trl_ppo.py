@@ -147,8 +147,7 @@ class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
         self.state.episode = 0
         if resume_from is not None:
             checkpoint.load(self, Path(resume_from))
-            if self.accelerator.is_main_process:
-                self.run_folder.truncate_all(after_step=self.updates)
+            self.return_to(self.updates)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         if self.updates == 0 and self.dev.due(0):
             self.evaluate_on_dev(0)

@@ -1,0 +1,45 @@
+"""Runs that are ended at random moments end as undisturbed ones do in the end; what compares them sees differences."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reliability import kill
+
+SCRIPT = Path(kill.__file__)
+
+
+@pytest.mark.slow
+def test_runs_that_are_ended_at_random_moments_go_on_to_the_same_end():
+    flags = ["--rounds", "10", "--variant", "several", "--signal", "KILL", "TERM", "INT"]
+    done = subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 of 10 rounds ended as the undisturbed run did" in done.stdout
+
+
+def write_run(folder, *, reward=0.5, seconds=1.0):
+    (folder / "rewriter" / "adapter").mkdir(parents=True)
+    (folder / kill.WEIGHTS).write_bytes(b"weights")
+    (folder / "checkpoints" / "step-00001").mkdir(parents=True)
+    (folder / "checkpoints" / "step-00001" / "policy.safetensors").write_bytes(b"policy")
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward/mean": reward, "time/dev": seconds}) + "\n")
+    (folder / "result.json").write_text(json.dumps({"tasks": [{"score": 1, "cost": {"seconds": seconds}}]}))
+    return folder
+
+
+def test_time_and_cost_alone_may_differ(tmp_path):
+    first = write_run(tmp_path / "first")
+    assert kill.contents(write_run(tmp_path / "slower", seconds=2.0)) == kill.contents(first)
+    assert kill.contents(write_run(tmp_path / "better", reward=0.6)) != kill.contents(first)
+
+
+@pytest.mark.parametrize(
+    "file", [kill.WEIGHTS, "checkpoints/step-00001/policy.safetensors", ".result.json.writing-00000000"]
+)
+def test_other_bytes_and_half_written_files_are_seen(tmp_path, file):
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second")
+    (second / file).write_bytes(b"other")
+    assert kill.contents(second) != kill.contents(first)
