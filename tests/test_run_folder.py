@@ -1,7 +1,6 @@
 """The files of a run: whole or absent, never overwritten by accident, readable whatever a model wrote."""
 
 import json
-
 from pathlib import Path
 
 import pytest
