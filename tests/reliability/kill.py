@@ -359,8 +359,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def preload() -> None:
-    """Import what runs need, so that a fork has it."""
+    """Import what runs need, so that a fork has it, and so that what it has does not change meanwhile."""
     import prewrite.choosing.search
+    import prewrite.cli.train
     import prewrite.report.render
     import prewrite.run.train
     import prewrite.task_models.hf
