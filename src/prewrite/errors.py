@@ -107,6 +107,10 @@ class NoAnswerError(TaskModelError):
         self.row, self.reason = row, str(self) if reason is None else without_keys(reason)
 
 
+class TrainingError(PrewriteError, RuntimeError):
+    """Training cannot go on: its numbers are not finite, or its updates teach nothing."""
+
+
 class CapabilityError(TaskModelError):
     """A backend was asked for something that it cannot do, such as scoring given labels."""
 

@@ -1,12 +1,15 @@
 """Where a rewrite meets the task: one call, no duplicates, the way of reading answers named and checked."""
 
+import math
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from prewrite.errors import CapabilityError, ConfigError
+from prewrite.errors import CapabilityError, ConfigError, TaskModelError
 from prewrite.scoring.evaluator import Evaluator, margin
+from prewrite.scoring.fidelity import Fidelity
 from prewrite.scoring.prompt import Exemplar, TaskPrompt
 from prewrite.task_models.counting import CountingTaskModel
 from prewrite.task_models.hf import HFTaskModel
@@ -150,3 +153,63 @@ def test_the_tokens_of_a_prompt_are_those_of_the_task_model_or_an_estimate(toy):
     assert counted.prompt_tokens(prompt) == model.inner.prompt_tokens([prompt.render("")])[0]
     assert counted.prompt_tokens("solve the task") < counted.prompt_tokens(prompt)
     assert estimated.prompt_tokens(prompt) == -(-len(prompt.render("")) // 4)
+
+
+class Faulty(ScriptedTaskModel):
+    """Answers as told, whatever it is asked."""
+
+    def __init__(self, told):
+        super().__init__(str.upper, name="faulty")
+        self.told = told
+
+    def generate(self, prompts):
+        return self.told
+
+    def label_logprobs(self, prompts, labels):
+        return np.array(self.told, dtype=np.float64)
+
+    def target_logprobs(self, prompts, targets):
+        return self.told
+
+
+LABELLED = [RewriteExample("I", f"row {n}", "a", choices=("a", "b")) for n in range(2)]
+OPEN = [RewriteExample("I", f"row {n}", "a") for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "words"),
+    [
+        (OPEN, ["a"], "faulty gave 1 answers to 2 prompts; it must answer each once"),
+        (OPEN, ["a", "b", "c"], "faulty gave 3 answers to 2 prompts"),
+        (OPEN, [], "faulty gave 0 answers to 2 prompts"),
+        (OPEN, ["a", None], "expected text from the task model, got None"),
+        (LABELLED, [[-1.0, -2.0]], "faulty gave 1 answers to 2 prompts"),
+        (
+            LABELLED,
+            [[-1.0, -2.0], [math.nan, -2.0]],
+            r"gave '\(nan, -2.0\)' to label_logprobs.*'row 1'.*finite",
+        ),
+        (LABELLED, [[-1.0], [-2.0]], r"faulty gave '\(-1.0,\)' to label_logprobs, which is no answer"),
+        (LABELLED, [[-1.0, -math.inf], [-1.0, -2.0]], "faulty gave .* to label_logprobs, which is no answer"),
+    ],
+)
+def test_answers_that_are_none_are_the_task_models_fault_and_never_a_score(rows, told, words):
+    with pytest.raises(TaskModelError, match=words):
+        Evaluator(Faulty(told)).score(["Rewrite."], rows)
+
+
+def test_a_judge_that_computes_no_numbers_is_told():
+    with pytest.raises(TaskModelError, match=r"judge of fidelity gave 'Sort\.' a log-probability that is not finite"):
+        Fidelity(Faulty([0.0, math.nan, 0.0]))(["Sort them."], "Sort.")
+
+
+@pytest.mark.parametrize(
+    "text", ["a ", "Answer: ", "{", "[", "not a, ", "7 = ", "\\boxed{", "<answer>", '"a" ', "1. a\n"]
+)
+@pytest.mark.parametrize("row", [LABELLED[0], OPEN[0], RewriteExample("I", "x", "7", task="math")])
+def test_an_answer_of_100_kb_is_graded_in_seconds(text, row):
+    answer = text * (100_000 // len(text))
+    evaluator = Evaluator(ScriptedTaskModel(lambda prompt: answer), decoding="generate")
+    started = time.process_time()
+    (found,) = evaluator.score(["Rewrite."], [row])
+    assert 0 <= found[0] <= 1 and time.process_time() - started < 20

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prewrite.data import Splits
-from prewrite.errors import BudgetExceededError, TaskModelError
+from prewrite.errors import BudgetExceededError, MetricError, TaskModelError, TrainingError
 from prewrite.report.render import build_report
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.run.build import (
@@ -146,8 +146,11 @@ def saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
     """What the task model, the budget or the user ends in here can go on, and how is said."""
     try:
         yield
-    except (TaskModelError, BudgetExceededError) as error:
+    except (TaskModelError, BudgetExceededError, MetricError) as error:
         raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
+    except TrainingError as error:
+        saved = list(run.checkpoints_by_step().values())
+        raise TrainingError(f"{error}" + (f"\nSaved: {saved[-1]}." if saved else "")) from error
     except KeyboardInterrupt:
         print(f"\n{how_to_go_on(run)}", file=sys.stderr)
         raise

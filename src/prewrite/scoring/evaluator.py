@@ -12,15 +12,16 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from prewrite.errors import CapabilityError, ConfigError
+from prewrite.errors import CapabilityError, ConfigError, TaskModelError
 from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.left_out import LeftOut
 from prewrite.scoring.metrics import get_metric, is_own, metric_for
 from prewrite.scoring.prompt import LAYOUTS, TEXT_LAYOUTS, Layout, TaskPrompt
 from prewrite.scoring.templates import TASK_TEMPLATE
 from prewrite.task_models.base import Method, TaskModel
-from prewrite.task_models.stream import Batch, NoAnswer, TokenCounter, Value, cannot, stream, unwrapping
+from prewrite.task_models.stream import Batch, NoAnswer, TokenCounter, Value, cannot, is_answer, stream, unwrapping
 from prewrite.task_models.token_counts import estimated_tokens
+from prewrite.text import shown
 from prewrite.types import DECODINGS, Answer, Decoding, RewriteExample
 
 EMPTY_NATS = -10.0
@@ -220,12 +221,21 @@ class Evaluator:
         """What the task model says to each pair; the row of one without an answer is left out."""
         prompts = tuple(prompt.sent(example.input) for prompt, example in pairs)
         found: dict[Asked, Value] = {}
-        with closing(stream(self.task_model, Batch(method, prompts, labels=labels, targets=targets))) as replies:
+        batch, answered, name = Batch(method, prompts, labels=labels, targets=targets), 0, self.task_model.name
+        with closing(stream(self.task_model, batch)) as replies:
             for row, reply in replies:
+                answered += 1
                 if isinstance(reply.value, NoAnswer):
-                    self.left_out.add(pairs[row][1], reply.value.reason, task_model=self.task_model.name)
-                else:
+                    self.left_out.add(pairs[row][1], reply.value.reason, task_model=name)
+                elif is_answer(reply.value, batch):
                     found[pairs[row]] = reply.value
+                else:
+                    raise TaskModelError(
+                        f"{name} gave {str(reply.value)[:80]!r} to {method}, which is no answer to it; the row begins "
+                        f"{shown(pairs[row][1].input)}; numbers must be finite, and labels among those asked for"
+                    )
+        if answered != len(prompts):
+            raise TaskModelError(f"{name} gave {answered} answers to {len(prompts)} prompts; it must answer each once")
         return found
 
     def _graded(

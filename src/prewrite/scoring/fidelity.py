@@ -13,8 +13,12 @@ each category" for a sentiment task), and it has a blind side: an honest rewrite
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from prewrite.errors import TaskModelError
+from prewrite.text import shown
 
 PROMPT = "Task description: {text}\n\nThe task is to:"
 NOTHING = "Answer."
@@ -50,6 +54,11 @@ class Fidelity:
         if fresh:
             prompts = [PROMPT.format(text=text) for text in fresh]
             found = self.judge.target_logprobs(prompts, [f" {instruction}"] * len(fresh))
+            if not all(map(math.isfinite, found)):
+                raise TaskModelError(
+                    f"the judge of fidelity gave {shown(instruction)} a log-probability that is not finite; choose "
+                    "another --fidelity-model, or none"
+                )
             self._logprobs |= {(text, instruction): value for text, value in zip(fresh, found, strict=True)}
         nothing, itself = self._logprobs[NOTHING, instruction], self._logprobs[instruction, instruction]
         if itself <= nothing:  # an instruction that tells nothing about itself asks nothing of its rewrites

@@ -27,6 +27,8 @@ from prewrite.scoring.mentions import CLOSE, OPEN, LabelFinder, even
 
 _EDGES = string.whitespace + "\"'`*_.,:;!?()[]{}“”‘’„«»「」『』《》【】。、，：；！？…"
 _REASON = r"\s(?:because|since|as(?!\s+well)|although|(?:even\s+)?though|despite|while|whereas|in\s+spite\s+of)\s"
+_DEEPEST = 8
+"""Marks within marks that are looked into; a model that repeats itself writes thousands."""
 _STOP = re.compile(
     rf"{CLOSE}(?:\s(?:review|sentiment|text|sentence|article|statement|comment|message|tweet|tone)\b)?"
     rf"\s*?(?:$|[.,;:!\n。、]|\s-+\s|\s\(|\s*->|\s*→|{_REASON})"
@@ -100,24 +102,26 @@ class _LabelReader:
         self.by_bare = {bare_label(label): label for label in reversed(choices)}
         self.finder = LabelFinder(choices)
 
-    def read(self, text: str) -> str | None:
+    def read(self, text: str, depth: int = 0) -> str | None:
+        if depth > _DEEPEST:
+            return None
         text = even(text)
         if found := self.whole(text):
             return found
         fields = json_fields(text)
         if named := [value for name, value in fields if holds_answer(name)]:
-            return _agreed(map(self.read, named))
+            return _agreed(self.read(value, depth + 1) for value in named)
         if found := _agreed(self.whole(value) for _, value in fields):
             return found
-        return self.marked(text) or self.announced(text) or self.told(text)
+        return self.marked(text, depth) or self.announced(text) or self.told(text)
 
     def whole(self, text: str) -> str | None:
         """The label that the text is and nothing else; in the text's own case first, for labels that differ in it."""
         return self.by_spelling.get(text.strip(_EDGES)) or self.by_bare.get(bare_label(text))
 
-    def marked(self, text: str) -> str | None:
+    def marked(self, text: str, depth: int) -> str | None:
         contents = (re.sub(r"\\\w+", "", content) for content in marked(text))
-        return next(filter(None, map(self.read, contents)), None)
+        return next(filter(None, (self.read(content, depth + 1) for content in contents)), None)
 
     def announced(self, text: str) -> str | None:
         found = next(filter(None, map(self.phrase, announced(text))), None)

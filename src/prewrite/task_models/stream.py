@@ -196,9 +196,13 @@ def _ask(task_model: TaskModel, batch: Batch) -> list[Reply]:
         values = list(task_model.constrained(batch.prompts, batch.labels))
     elif batch.method == "label_logprobs":
         scores = task_model.label_logprobs(batch.prompts, batch.labels)
-        values = [tuple(row) for row in scores.tolist()]
+        values = [tuple(row) for row in np.asarray(scores).tolist()]
     else:
         values = list(task_model.target_logprobs(batch.prompts, batch.targets))
+    if len(values) != len(batch.prompts):
+        raise TaskModelError(
+            f"{task_model.name} gave {len(values)} answers to {len(batch.prompts)} prompts; it must answer each once"
+        )
     heard = [_heard(value) for value in values] if batch.method == "generate" else values
     if not isinstance(task_model, TokenCounter):
         return [Reply(value) for value in heard]

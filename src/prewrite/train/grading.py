@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from prewrite.data import PRewriteDataset
+from prewrite.errors import TrainingError
 from prewrite.scoring.rewards import Graded, TaskReward
+from prewrite.text import shown
 from prewrite.train.draws import draw_examples
 from prewrite.types import RewriteExample
 
@@ -35,6 +38,8 @@ class Grader:
         for instruction in dict.fromkeys(instructions):
             texts = list(dict.fromkeys(rewrite for name, rewrite in rows if name == instruction))
             results = self.reward(texts, instruction, self.examples(instruction, step, others=others), step=step)
+            for text, result in zip(texts, results, strict=True):
+                _check_finite(step, text, result)
             graded |= {(instruction, text): result for text, result in zip(texts, results, strict=True)}
         return [graded[row] for row in rows]
 
@@ -42,3 +47,13 @@ class Grader:
         """The examples of an update, the same on every process; `others`: as many that are not among them."""
         rows = self.train_rows[instruction]
         return draw_examples(rows, self.count, seed=self.seed, step=step, instruction=instruction, others=others)
+
+
+def _check_finite(step: int, rewrite: str, graded: Graded) -> None:
+    """Raise `TrainingError` that names the part of a reward that is not finite, which no policy can learn from."""
+    for name, value in (*graded.reward.parts.items(), ("total", graded.reward.total)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"update {step}: the reward of the rewrite {shown(rewrite)} is {value} in its part {name!r}; correct "
+                "what gives that part: the task model, the judge of fidelity, or the reward model"
+            )

@@ -49,6 +49,7 @@ from prewrite.train import checkpoint
 from prewrite.train.algorithms import GROUP_NAMES
 from prewrite.train.clock import Clock
 from prewrite.train.group_reward import GroupReward
+from prewrite.train.health import check_logprobs, finite
 from prewrite.train.records import rollout_rows, summarise
 from prewrite.train.trainer import RewriterTrainer, taken_by_trl
 from prewrite.train.trl_group import (
@@ -209,6 +210,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
                 reference = self.reference(prompts, batch, temperature=temperature)
             else:
                 reference = policy(prompts, batch, temperature=temperature, use_adapter=False)
+        check_logprobs(self.updates + 1, rewriter=stats.logprobs, reference=reference.logprobs)
         kl = ((stats.logprobs - reference.logprobs) * mask).sum(1)
         return kl.tolist(), stats.entropy[mask].tolist()
 
@@ -229,10 +231,19 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
             **summarise(self.rows),
             "kl/coefficient": self.beta,
             **self.step_metrics,
-            **{name: float(np.mean(values)) for name, values in found.items()},
+            **finite({name: float(np.mean(values)) for name, values in found.items()}),
+            **self.health.finish_update(self.updates, self._trained()),
             **self.clock.metrics(),
         }
         self.log_update(self.metrics, self.rows)
+        self.end_without_hope(self.rows)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def save_now(self) -> None:
+        """As TRL saves after an update."""
+        self._save_checkpoint(self.model, None)
 
     # ---- save and load --------------------------------------------------------------------------------------------
 
@@ -291,6 +302,12 @@ class _StepCallback(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.trainer.between_updates:
             self.trainer.clock = Clock()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        trainer = self.trainer
+        trainer.health.drop_bad_gradients(trainer.model.parameters())
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         trainer = self.trainer

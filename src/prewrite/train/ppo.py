@@ -22,7 +22,7 @@ import torch
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from prewrite.errors import BudgetExceededError, TaskModelError
+from prewrite.errors import BudgetExceededError, MetricError, TaskModelError, TrainingError
 from prewrite.lm.packing import Completions, Prompts, pad_prompts
 from prewrite.lm.tokens import decode
 from prewrite.rewriter.meta_prompts import extract_rewrite
@@ -31,6 +31,7 @@ from prewrite.rewriter.rewriter import query_ids
 from prewrite.scoring.rewards import Graded
 from prewrite.train.clock import Clock
 from prewrite.train.draws import draw_instructions, step_rng
+from prewrite.train.health import check_logprobs, finite
 from prewrite.train.records import rollout_rows, summarise
 from prewrite.train.trl_ppo import TRLPPOTrainer, ppo_trainer
 from prewrite.train.whitening import whiten
@@ -82,6 +83,7 @@ class PRewritePPOTrainer(TRLPPOTrainer):
         for step in range(self.updates + 1, last + 1):
             clock = Clock()
             batch = self.rollout(step)
+            check_logprobs(step, rewriter=batch.old.logprobs, reference=batch.ref_logprobs)
             clock.lap("rollout")
             graded = self.score(batch, step)
             clock.lap("score")
@@ -122,12 +124,12 @@ class PRewritePPOTrainer(TRLPPOTrainer):
     def score(self, batch: RolloutBatch, step: int) -> list[Graded]:
         """What each rewrite earns. Rewrites of one instruction are graded on the same examples, each text once.
 
-        If the task model fails, what was trained so far is saved before the error goes on. If it fails another
-        process than the main one, the launcher ends them all, and the last regular checkpoint counts.
+        If the task model or the metric fails, what was trained so far is saved before the error goes on. If that is
+        in another process than the main one, the launcher ends them all, and the last regular checkpoint counts.
         """
         try:
             return self.grade(batch.rewrites, batch.instructions, step)
-        except (TaskModelError, BudgetExceededError):
+        except (TaskModelError, BudgetExceededError, MetricError, TrainingError):
             if self.updates > 0:
                 self.save_checkpoint()  # sampling has changed no weight since the last update
             raise
@@ -194,12 +196,14 @@ class PRewritePPOTrainer(TRLPPOTrainer):
                     # accelerate divides by its accumulation steps; the sums above are over the mini-batch already
                     self.accelerator.backward(loss * self.accelerator.gradient_accumulation_steps)
                     history.append(stats)
+                self.health.drop_bad_gradients(parameters)
                 if args.max_grad_norm:
                     self.accelerator.clip_grad_norm_(parameters, args.max_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         updates = args.num_ppo_epochs * args.num_mini_batches
-        return {name: sum(stats[name] for stats in history) / updates for name in history[0]}
+        means = {name: sum(stats[name] for stats in history) / updates for name in history[0]}
+        return finite(means) | self.health.finish_update(step, parameters)
 
     def _loss(
         self,
@@ -270,4 +274,5 @@ class PRewritePPOTrainer(TRLPPOTrainer):
             self.control.should_training_stop = True
         if save:
             self.save_checkpoint()
+        self.end_without_hope(rows)
         return metrics

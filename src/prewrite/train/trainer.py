@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prewrite.data import PRewriteDataset
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, TrainingError
 from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
@@ -32,6 +32,7 @@ from prewrite.train.clock import Clock
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.grading import Grader
+from prewrite.train.health import Health
 from prewrite.train.kl import KLController
 from prewrite.train.mixture import Mixture
 
@@ -137,6 +138,7 @@ class RewriterTrainer:
         self.progress = progress
         self.cost = RunCost(evaluator.task_model)
         self.stop_requested = False
+        self.health = Health()
         set_seed(args.seed)  # TRL 0.25 draws the adapter before it seeds
         self.start_trl(model, tokenizer, args, lora)
 
@@ -202,6 +204,16 @@ class RewriterTrainer:
             self.run_folder.append(self.run_folder.rollouts, rollouts)
         if self.progress is not None:
             self.progress(self.updates, metrics)
+
+    def end_without_hope(self, rollouts: Sequence[Mapping[str, Any]]) -> None:
+        """Save and raise `TrainingError` where the updates teach nothing; after every update, with its rollouts."""
+        if (why := self.health.why_end(self.updates, rollouts)) is not None:
+            self.save_now()
+            raise TrainingError(why)
+
+    def save_now(self) -> None:
+        """Write a checkpoint, whether or not one is due."""
+        raise NotImplementedError
 
     def next_step(self) -> NextStep:
         """Whether training ends after this update, and whether it is saved. A collective call.

@@ -169,6 +169,10 @@ class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         self.restore_best()
 
+    def save_now(self) -> None:
+        """As `save_checkpoint`."""
+        self.save_checkpoint()
+
     def save_checkpoint(self) -> None:
         """Write everything that the next update depends on to the run folder's `checkpoints/`."""
         if self.accelerator.is_main_process:

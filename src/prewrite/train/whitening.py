@@ -20,6 +20,6 @@ def whiten(
     sums.index_add_(1, group_of_token, torch.stack([picked, picked.square(), torch.ones_like(picked)]))
     total, squares, tokens = accelerator.reduce(sums, "sum")
     mean = total / tokens
-    variance = (squares / tokens - mean.square()) * tokens / (tokens - 1).clamp(min=1)
+    variance = (squares / tokens - mean.square()).clamp(min=0) * tokens / (tokens - 1).clamp(min=1)  # of equal values
     mean, variance = mean[groups, None].to(values.dtype), variance[groups, None].to(values.dtype)
     return ((values - mean) * torch.rsqrt(variance + 1e-8)).masked_fill(~mask, 0.0)
