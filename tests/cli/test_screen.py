@@ -1,5 +1,6 @@
 """What the commands show and write: where data go first, and never a key."""
 
+import io
 import json
 import logging
 import sys
@@ -12,6 +13,7 @@ from prewrite.cli.screen import without_keys_on_screen
 from prewrite.files import write_atomic
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.prompt import TaskPrompt
+from prewrite.task_models.scripted import ScriptedTaskModel
 from servers.http_server import HTTPServer, Response, as_json
 from servers.ollama_server import OllamaApp
 from servers.openai_server import OpenAIApp
@@ -203,3 +205,44 @@ def test_eval_tells_what_to_know_of_the_answers(rows, capsys):
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes[0] == "note: Tokens are estimated for 6 of 6 answers: the task model did not count them."
     assert notes[1].startswith("note: The server tells nothing of its model but the name")
+
+
+HOSTILE = "Sort\x1b[2J\x1b]0;owned\x07 the\x9b31m mail\rhidden\u202egnorw \ud800\x00\x7f\tnow\n"
+
+
+def test_a_terminal_is_given_no_command_that_a_model_wrote(tmp_path, capsys):
+    with without_keys_on_screen():
+        print(HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+    shown = capsys.readouterr()
+    assert not any(0x7F <= ord(mark) < 0xA0 or mark in "\x1b\x07\x00\u202e" for mark in shown.out + shown.err)
+    assert shown.out == (
+        "Sort\\u001b[2J\\u001b]0;owned\\u0007 the\\u009b31m mail\\u000dhidden"
+        "\\u202egnorw \\ud800\\u0000\\u007f\tnow\n\n"
+    )
+    assert "\r" not in shown.out and shown.err.count("\r") == 1  # progress bars need it
+
+
+def test_json_on_the_screen_is_the_text_that_a_model_wrote(capsys):
+    with without_keys_on_screen():
+        print(json.dumps({"rewrite": HOSTILE}, ensure_ascii=False))
+    assert json.loads(capsys.readouterr().out) == {"rewrite": HOSTILE}
+
+
+def test_answers_of_a_task_model_are_shown_with_their_control_characters_escaped(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(TaskPrompt, "sent", lambda self, input: "x")
+    monkeypatch.setattr(
+        "prewrite.run.build.open_counted_task_model", lambda config: ScriptedTaskModel(lambda _: HOSTILE)
+    )
+    TaskPrompt("Sort.").save(tmp_path / "prompt.json")
+    assert main(["ask", "--prompt", str(tmp_path), "a letter"]) == 0
+    assert "\x1b" not in (shown := capsys.readouterr().out) and "Sort\\u001b[2J" in shown
+
+
+def test_a_screen_that_lacks_a_letter_gets_its_escape(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    with without_keys_on_screen():
+        print("café")
+    screen.flush()
+    assert screen.buffer.getvalue() == b"caf\\xe9\n"

@@ -282,6 +282,11 @@ def test_the_live_view_answers_only_for_its_own_page_and_name(server):
         urllib.request.urlopen(address + "config.json")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example:80"}))
+    for origin in ("http://evil.example", "null", address.rstrip("/").replace("http", "https")):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(address + "version", headers={"Origin": origin}))
+    own = urllib.request.Request(address + "version", headers={"Origin": address.rstrip("/")})
+    assert urllib.request.urlopen(own).status == 200
 
 
 def test_a_taken_port_is_a_clear_error(server):

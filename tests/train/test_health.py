@@ -153,7 +153,7 @@ def test_a_metric_that_fails_in_training_stops_with_a_checkpoint_and_the_run_goe
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert f"metric '{metric}' raised IndexError: tuple index out of range" in error
-    assert f"grading_{algorithm}.py, line 5) for the prediction " in error
+    assert f"grading_{algorithm}.py, line 6) for the prediction " in error
     assert "Saved: " in error and "step-00001" in error and "Go on with the same command and --resume" in error
     assert "Traceback" not in error
     (tmp_path / "mended").touch()

@@ -57,8 +57,11 @@ def make_server(path: str | Path, port: int = 0) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             host = self.headers.get("Host", "").rsplit(":", 1)[0]
+            origin = self.headers.get("Origin")
             if host not in (HOST, "localhost"):  # a foreign name that resolves to loopback is another site's page
                 self._send(403, "text/plain", f"open http://{HOST}, not {host!r}")
+            elif origin is not None and origin != f"http://{self.headers['Host']}":  # so is what asks from elsewhere
+                self._send(403, "text/plain", f"this page answers only to itself, not to {origin!r}")
             elif self.path == "/version":
                 answer: dict[str, Any] = {"version": live.current_version(), "wait_ms": live.wait_ms}
                 self._send(200, "application/json", json.dumps(answer))
