@@ -8,6 +8,7 @@ from toy import toy_evaluator, toy_model, toy_rows
 
 from prewrite.cli.main import main
 from prewrite.errors import TrainingError
+from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
 from prewrite.train.algorithms import ALGORITHMS
 from prewrite.train.whitening import whiten
@@ -75,6 +76,18 @@ def test_three_such_updates_in_a_row_end_training_with_a_checkpoint_and_the_caus
         trainer.train()
     assert trainer.run_folder.newest_checkpoint().name == "step-00003"
     assert torch.equal(weights(trainer), before) and len(rows(tmp_path)) == 3
+
+
+@each
+def test_a_run_that_was_stopped_among_such_updates_ends_where_it_would_have_ended(tmp_path, algorithm):
+    straight = toy_trainer(algorithm, tmp_path, save_steps=1)
+    spoil_gradients(straight, {1, 2, 3})
+    with pytest.raises(TrainingError, match="up to update 3"):
+        straight.train()
+    resumed = toy_trainer(algorithm, tmp_path, save_steps=1)
+    spoil_gradients(resumed, {3, 4, 5})
+    with pytest.raises(TrainingError, match="up to update 3"):
+        resumed.train(resume_from_checkpoint=RunFolder(tmp_path).checkpoint(2))
 
 
 @each

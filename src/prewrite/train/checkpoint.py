@@ -23,6 +23,7 @@ from prewrite.files import whole_folder, write_checksums
 from prewrite.run_folder import RunFolder
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
+from prewrite.train.health import Health
 from prewrite.train.kl import KLController
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class SharedState(Protocol):
     dev: DevStopping
     kl_controller: KLController
     cost: RunCost
+    health: Health
 
 
 class PPOState(SharedState, Protocol):
@@ -92,6 +94,7 @@ def save_record(trainer: SharedState, folder: Path, record: dict[str, Any]) -> N
         "kl_coefficient": trainer.kl_controller.coefficient,
         "dev": dev.state(),
         "fidelity": None if fidelity is None else fidelity.state(),
+        "health": trainer.health.state(),
         "cost": trainer.cost.state(),
         "left_out": dev.reward.evaluator.left_out.state(),
     }
@@ -104,6 +107,7 @@ def load_record(trainer: SharedState, folder: Path) -> dict[str, Any]:
     dev = trainer.dev
     with reading(folder):
         trainer.kl_controller.coefficient = record["kl_coefficient"]
+        trainer.health.restore(record["health"])
         trainer.cost.add(record["cost"])
         dev.reward.evaluator.left_out.restore(record["left_out"])
         dev.restore(record["dev"])

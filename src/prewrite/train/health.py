@@ -36,6 +36,14 @@ class Health:
         self._skipped_in_a_row = 0
         self._empty_in_a_row = 0
 
+    def state(self) -> dict[str, int]:
+        """Plain numbers for a checkpoint, so that a run that is stopped in between ends where it would have ended."""
+        return {"skipped_in_a_row": self._skipped_in_a_row, "empty_in_a_row": self._empty_in_a_row}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state` told."""
+        self._skipped_in_a_row, self._empty_in_a_row = state["skipped_in_a_row"], state["empty_in_a_row"]
+
     def drop_bad_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> bool:
         """Take the gradients away where one is not finite, so that the step changes nothing; whether it was so."""
         found = [parameter for parameter in parameters if parameter.grad is not None]

@@ -269,10 +269,10 @@ class PRewritePPOTrainer(TRLPPOTrainer):
         metrics |= self.score_dev(clock) | clock.metrics()
         self.log_update(metrics, rows)
         self.tell_callbacks(metrics)
+        self.end_without_hope(rows)  # before the save, which holds what it has counted
         stop, save = self.next_step()
         if stop:
             self.control.should_training_stop = True
         if save:
             self.save_checkpoint()
-        self.end_without_hope(rows)
         return metrics
