@@ -162,9 +162,10 @@ class Each(NamedTuple):
 
 
 class Maybe(NamedTuple):
-    """Shape of what may be null or absent."""
+    """Shape of what may be absent or, unless `null` is off, null."""
 
     of: Any
+    null: bool = True
 
 
 _KINDS: dict[type, str] = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false",
@@ -180,7 +181,7 @@ def check_json(value: Any, shape: Any, place: str = "") -> None:
     >>> check_json({"n": 1, "scores": {"a": 0.5}}, {"n": int, "scores": Each(float), "note": Maybe(str)})
     """
     if isinstance(shape, Maybe):
-        if value is not None:
+        if value is not None or not shape.null:
             check_json(value, shape.of, place)
         return
     kind = shape if isinstance(shape, type) else list if isinstance(shape, list) else dict

@@ -176,6 +176,8 @@ def calibrated_note(test: Mapping[str, Any], name: str) -> str | None:
     if found is None or first["instruction"] == second["instruction"]:
         return None
     before, after = first["calibrated"], second["calibrated"]
+    if before is None or after is None:
+        return None
     return (
         f"After batch calibration of the labels, which needs no rewrite: {before:.3f} under the {test['baseline']} "
         f"instruction, {after:.3f} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "

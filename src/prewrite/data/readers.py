@@ -163,7 +163,10 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 def _delimited(path: Path, row_format: RowFormat) -> Opened:
     """A header and cells, between commas, semicolons, tabs or bars; an empty cell is a missing value."""
     first = next(_lines(path), (1, ""))[1]
-    delimiter = max(_DELIMITERS, key=lambda mark: _fit(next(csv.reader([first], delimiter=mark), []), row_format))
+    try:
+        delimiter = max(_DELIMITERS, key=lambda mark: _fit(next(csv.reader([first], delimiter=mark), []), row_format))
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: not valid CSV ({error}); check the ends of its lines") from None
     notes = () if delimiter == "," else (f"{path}: read as cells between {_DELIMITERS[delimiter]}",)
     return Opened(_rows_of_cells(path, row_format, delimiter), "line", notes)
 

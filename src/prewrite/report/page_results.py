@@ -67,7 +67,7 @@ def label_chart(test: Mapping[str, Any], main: str) -> Chart | None:
     groups = [
         (
             f"{shorten(label, 11)} ({row['n']})",
-            [(name, found[name][label]["accuracy"], _style(name, baseline, main)) for name in names],
+            [(name, found[name].get(label, {}).get("accuracy"), _style(name, baseline, main)) for name in names],
         )
         for label, row in found[baseline].items()
     ]

@@ -15,7 +15,9 @@ SHOWN = 12
 
 def shown_prompt(run: RunData, result: Mapping[str, Any]) -> TaskPrompt | None:
     """The prompt that a search chose; None where a wording alone was chosen, or nothing yet."""
-    return TaskPrompt.from_json(result["prompt"], where=f"{run.folder.result}") if result.get("search") else None
+    if not result.get("search"):
+        return None
+    return TaskPrompt.from_json(result["prompt"], where=str(run.folder.result))
 
 
 def steps_chart(result: Mapping[str, Any]) -> Chart | None:

@@ -31,7 +31,7 @@ _TEST = {
     "calibrated": Each(_DIFFERENCE),
 }
 _CORRECTED = {"score": float, **_INTERVAL, "gain": float, "gain_low": float, "gain_high": float}
-_DEV = {"n": Maybe(int), "scores": Maybe(Each(Maybe(float))), "corrected": Maybe(_CORRECTED)}
+_DEV = {"n": Maybe(int), "scores": Maybe(Each(Maybe(float)), null=False), "corrected": Maybe(_CORRECTED)}
 _USAGE = {"calls": int, "input_tokens": int, "output_tokens": int}
 RESULT = {
     "instruction": Maybe(str),
@@ -42,21 +42,31 @@ RESULT = {
     "fidelity": Maybe(Each(Maybe(float))),
     "test": Maybe(_TEST),
     "dev": Maybe(_DEV),
-    "tasks": Maybe([{"instruction": str, "rewrite": str, "test": Maybe(_TEST), "dev": Maybe(_DEV)}]),
+    "tasks": Maybe(
+        [{"instruction": str, "rewrite": str, "test": Maybe(_TEST), "dev": Maybe(_DEV)}],
+        null=False,
+    ),
     "search": Maybe(
         {"calls": int, "rows": int, "candidates": int, "wordings": int, "waterfall": Maybe([{"at": str, "adds": str}])}
     ),
     "selection": Maybe(dict),
     "left_out": Maybe([{"input": str, "at": str, "reason": str}]),
-    "cost": Maybe({"seconds": Maybe(Each(float)), "task_model": Maybe(Each(float)), "rewriter": Maybe(_USAGE)}),
+    "cost": Maybe(
+        {
+            "seconds": Maybe(Each(float), null=False),
+            "task_model": Maybe(Each(float), null=False),
+            "rewriter": Maybe(_USAGE),
+        },
+        null=False,
+    ),
 }
 """Of `result.json`."""
 CONFIG = {
     "config": dict,
     "argv": Maybe([str]),
-    "versions": Maybe(dict),
+    "versions": Maybe(dict, null=False),
     "task_model": Maybe({"notes": Maybe([str])}),
-    "resumed": Maybe([{"changed": Maybe(Each(list))}]),
+    "resumed": Maybe([{"changed": Maybe(Each(list), null=False)}], null=False),
 }
 """Of `config.json`."""
 METRICS = {"step": int}
@@ -66,7 +76,7 @@ ROLLOUT = {"step": int, "rewrite": str, "reward": float, "guards": Maybe(Each(fl
 ESTIMATED = {"estimate": float, "real": bool, "parts": {"task": float}}
 """Of a rollout that a reward model graded, beside `ROLLOUT`."""
 EVENTS: Mapping[str, Any] = {
-    "candidate": {"index": int, "rewrite": str, "source": str, "count": Maybe(int)},
+    "candidate": {"index": int, "rewrite": str, "source": str, "count": Maybe(int, null=False)},
     "race_round": {"items": int, "scores": Each(float)},
     "eliminated": {"index": int, "items": int, "score": float, "rival": int, "rival_score": float},
     "selected": {"index": int, "items": int, "calls": int, "full_calls": int, "stopped": str},
@@ -89,16 +99,26 @@ CANDIDATE = {
 
 
 def check_names(result: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a test compares with an instruction that it does not hold."""
-    for test in (result.get("test"), *(task.get("test") for task in result.get("tasks") or ())):
-        if test is None:
-            continue
-        named = {"baseline": test["baseline"], "primary": test["primary"]} if test.get("primary") else {
-            "baseline": test["baseline"]
-        }  # fmt: skip
-        for field, name in named.items():
-            if name not in test["instructions"]:
-                raise ValueError(f"field 'test.{field}' is {name!r}, which is none of test.instructions")
-        for found in ("differences", "gains_over", "calibrated"):
-            if unknown := sorted(test[found].keys() - test["instructions"].keys()):
-                raise ValueError(f"field 'test.{found}' has {unknown[0]!r}, which is none of test.instructions")
+    """Raise `ValueError` where one part of `result.json` names another that is not there."""
+    if result.get("search") and not (result.get("instruction") and result.get("prompt")):
+        raise ValueError("has a search and no instruction or prompt")
+    for task in result.get("tasks", ()):
+        if not task.get("test") and not (task.get("dev") or {}).get("corrected"):
+            raise ValueError("field 'tasks' has a task with neither test nor dev.corrected")
+    for test in (result.get("test"), *(task.get("test") for task in result.get("tasks", ()))):
+        if test is not None:
+            _check_names_of(test)
+    for step in (result.get("search") or {}).get("waterfall") or ():
+        if result.get("test") and step["at"] not in result["test"]["instructions"]:
+            raise ValueError(f"field 'search.waterfall' has {step['at']!r}, which is none of test.instructions")
+
+
+def _check_names_of(test: Mapping[str, Any]) -> None:
+    """As `check_names`, of one test."""
+    for field in ("baseline", "primary"):
+        name = test.get(field)
+        if name not in test["instructions"] and (name is not None or field == "baseline"):
+            raise ValueError(f"field 'test.{field}' is {name!r}, which is none of test.instructions")
+    for found in ("differences", "gains_over", "calibrated"):
+        if unknown := sorted(test[found].keys() - test["instructions"].keys()):
+            raise ValueError(f"field 'test.{found}' has {unknown[0]!r}, which is none of test.instructions")

@@ -94,7 +94,7 @@ def format_rewriter_query(meta_prompt: str, tokenizer: Any = None) -> str:
     return text if text.endswith(":") and "\n" in text else f"{text}\n{CUE}"
 
 
-_THOUGHT = re.compile(r"^\s*(?:<think>)?.*?</think>", re.DOTALL)
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)  # with all others before it
 _UNFINISHED_THOUGHT = re.compile(r"^\s*<think>.*", re.DOTALL)
 _TURN_START = re.compile(
     r"^(?:\s*(?:<\|im_start\|>(?:assistant)?|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model"

@@ -91,7 +91,9 @@ class TaskConfig(DataConfig):
         at_least=0,
         may_change=True,
     )
-    metric: str = option("auto", "what grades an answer; auto picks by the kind of task; your own: file.py:function")
+    metric: str = option(
+        "auto", "what grades an answer; auto picks by the kind of task; your own: file.py:function, whose code is run"
+    )
     cache: bool = option(True, "keep the answers of task models on disk and reuse them", may_change=True)
     max_task_calls: int | None = option(
         None, "stop before more task-model calls than this", at_least=0, may_change=True
