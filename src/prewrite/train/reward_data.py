@@ -58,9 +58,12 @@ def read_groups(run: RunFolder) -> list[Group]:
 
 def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
     for where, row in RunFolder.read_placed_rows(path):
-        if row.get("real", True):  # else a reward model graded it
-            check_shape(row, _GRADED, where)
-            yield row["step"], row["instruction"], row["rewrite"], row["parts"]["task"]
+        if "estimate" in row:
+            check_shape(row, {"real": bool}, where)
+            if not row["real"]:  # a reward model graded it
+                continue
+        check_shape(row, _GRADED, where)
+        yield row["step"], row["instruction"], row["rewrite"], row["parts"]["task"]
 
 
 _GRADED = {"step": int, "instruction": str, "rewrite": str, "parts": {"task": float}}
