@@ -2,6 +2,7 @@
 # make test: all tests. Both make their own virtual environment from constraints.txt.
 # make test-gateway: the openai backend through the real litellm proxy, in an environment of its own (750 MB).
 # make test-llama: the same against the real server of llama.cpp, which it compiles first.
+# make rounds: runs that are killed and go on, compared with undisturbed ones (docs/reliability.md).
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ GATEWAY ?= .venv-litellm
 LLAMA ?= .venv-llama
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-gateway test-llama test-latest check bench clean setup
+.PHONY: demo test test-gateway test-llama test-latest check bench rounds clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -36,6 +37,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for name in fidelity group_step ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+rounds: $(VENV)/.dev
+	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache --dtype bfloat16 float32
+	$(BIN)/python tests/reliability/kill.py --rounds 20 --model embedded --dtype bfloat16 float32
 
 setup: $(VENV)/.dev
 
