@@ -1,10 +1,10 @@
-"""The README's picture: accuracy before and after rewriting, from the tables of docs/results.md.
+"""The README's picture: accuracy before and after a search of the whole prompt, from the table of docs/results.md.
 
     python benchmarks/readme_picture.py
 
-writes docs/before_after.svg. Each row is a data set. A grey dot is the initial instruction, a blue dot the rewrite of
-one seed, and a hollow diamond the initial instruction after batch calibration, which corrects the task model's taste
-for some labels and needs no rewrite: a dot to the right of the diamond does better than that.
+writes docs/before_after.svg. Each row is a data set. A grey dot is the initial instruction, a blue dot the prompt that
+one seed found, and a hollow diamond the initial instruction with label offsets alone, which are arithmetic: a dot to
+the right of the diamond does better than that.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-WIDTH, HEIGHT = 760, 272
+WIDTH = 760
 LEFT, RIGHT, TOP, STEP = 120, 730, 84, 40
 """Pixels: where the axis begins and ends, where the first row stands, and from row to row."""
-LOW, HIGH = 0.3, 0.8
+LOW, HIGH = 0.3, 0.9
 """Accuracies at the two ends of the axis."""
+CALLS = "1,000"
+"""The task-model calls of the searches that are drawn."""
 GREY, BLUE, INK, LINE = "#6e7781", "#0a5fd0", "#1f2328", "#d0d7de"
 
 
@@ -31,34 +33,33 @@ class Row(NamedTuple):
     data: str
     before: float
     calibrated: float
-    """The initial instruction after batch calibration."""
+    """The initial instruction with label offsets alone; mean over the seeds."""
     after: tuple[float, ...]
-    """The rewrite of each seed."""
+    """The prompt of each seed."""
 
 
 def read_rows(results: str) -> list[Row]:
-    """The rows of the two tables of docs/results.md, in their order."""
-    seeds: dict[str, list[tuple[float, float]]] = {}
-    calibrated: dict[str, float] = {}
+    """The data sets of the first table of docs/results.md, which has a line for each seed, in their order."""
+    seeds: dict[str, list[list[float]]] = {}
     for line in results.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
-        if len(cells) == 8 and re.fullmatch(r"\d", cells[1]):  # data, seed, initial, rewrite, gain, ...
-            seeds.setdefault(cells[0], []).append((float(cells[2]), float(cells[3])))
-        elif len(cells) == 6 and re.fullmatch(r"0\.\d+", cells[2]):  # data, initial, calibrated, gain, ...
-            calibrated[cells[0]] = float(cells[2])
+        if len(cells) == 10 and cells[1] == CALLS and re.fullmatch(r"\d", cells[2]):  # data, calls, seed, arms
+            seeds.setdefault(cells[0], []).append([float(cell) for cell in cells[3:]])
     return [
-        Row(data, found[0][0], calibrated[data], tuple(after for _, after in found)) for data, found in seeds.items()
+        Row(data, found[0][0], sum(arms[1] for arms in found) / len(found), tuple(arms[-1] for arms in found))
+        for data, found in seeds.items()
     ]
 
 
 def draw(rows: Sequence[Row]) -> str:
     """The picture as SVG."""
     bottom = TOP + STEP * (len(rows) - 1) + 22
+    height = bottom + 46
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'role="img" font-family="system-ui, sans-serif" font-size="14">',
         f"<title>{escape(title(rows))}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#ffffff"/>',
+        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
         f'<text x="20" y="28" fill="{INK}" font-weight="600">Share of right answers on test rows</text>',
         *legend(20, 52),
     ]
@@ -87,8 +88,8 @@ def legend(x: int, y: int) -> list[str]:
     """What the three marks mean, in a line."""
     marks = [
         (dot(x + 5, y - 5, GREY), x + 18, "your instruction"),
-        (dot(x + 155, y - 5, BLUE), x + 168, "its rewrite, one dot a training run"),
-        (diamond(x + 450, y - 5), x + 464, "your instruction, labels calibrated"),
+        (dot(x + 155, y - 5, BLUE), x + 168, "the prompt found, one dot a search"),
+        (diamond(x + 450, y - 5), x + 464, "your instruction, label offsets alone"),
     ]
     return [f'{mark}<text x="{start}" y="{y}" fill="{INK}">{text}</text>' for mark, start, text in marks]
 
@@ -110,7 +111,7 @@ def title(rows: Sequence[Row]) -> str:
     """The picture in words, for who cannot see it."""
     lines = [
         f"{row.data}: {row.before:.3f} before, {', '.join(f'{after:.3f}' for after in row.after)} after, "
-        f"{row.calibrated:.3f} by calibration alone"
+        f"{row.calibrated:.3f} by label offsets alone"
         for row in rows
     ]
     return "Share of right answers on test rows. " + "; ".join(lines) + "."
