@@ -18,7 +18,7 @@ demo: $(VENV)/.train
 	$(BIN)/prewrite demo
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=10
 
 test-latest: $(LATEST)/.dev
 	$(LATEST)/bin/python -m pytest tests/lm tests/train/test_grpo.py tests/train/test_trl_group.py tests/rewriter/test_policy.py \

@@ -51,7 +51,7 @@ def test_a_benchmark_runs_to_its_end(command, printed):
 
 @pytest.mark.slow
 def test_searches_are_simulated_on_label_scores_that_offsets_are_measured_on_too(tmp_path):
-    few = "--datasets demo --prompts 10 --dev-rows 60 --test-rows 60 --calls 100 --searches 2"
+    few = "--datasets demo --prompts 5 --dev-rows 40 --test-rows 40 --calls 100 --searches 2"
     printed = run_benchmark(f"halving.py {few} --output {shlex.quote(str(tmp_path))}")
     assert re.search(r"^\| demo \| 100 \| race \| \d+ \| \d", printed, re.MULTILINE)
     printed = run_benchmark(f"offsets.py {shlex.quote(str(tmp_path / 'demo.npz'))} --rows 15 --draws 2")
