@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.halving import Board, halve, plan_rounds
 from prewrite.choosing.race import select
-from prewrite.choosing.search import structures
+from prewrite.choosing.structures import structures
 from prewrite.run.build import open_evaluator, open_instructions, open_splits
 from prewrite.run.config import SearchConfig
 from prewrite.run.search import initial_prompt

@@ -7,7 +7,8 @@ import pytest
 
 from prewrite.choosing.candidates import Candidate
 from prewrite.choosing.halving import calls_of
-from prewrite.choosing.search import plan_search, search_prompt, shortened, structures
+from prewrite.choosing.search import plan_search, search_prompt
+from prewrite.choosing.structures import shortened, structures
 from prewrite.errors import ConfigError
 from prewrite.scoring.constraints import Constraints, about_tokens
 from prewrite.scoring.evaluator import Evaluator

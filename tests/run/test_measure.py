@@ -81,6 +81,12 @@ def test_too_few_calls_for_a_search_end_the_run_before_it_begins(toy, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("parts", "said"), [([], True), (["--parts", "instruction"], False)])
+def test_settings_of_the_race_are_not_taken_in_silence_by_a_search(toy, tmp_path, caplog, parts, said):
+    assert main(whole_flags(toy, tmp_path / "run", "--race-items", "5", "--search_calls", "40", *parts)) == 0
+    assert ("race_items: of no effect here" in caplog.text) == said
+
+
 INITIAL = TaskPrompt("Sort.")
 OFFSETS = (("a", 0.5), ("b", -0.5))
 PARTS = {

@@ -31,7 +31,7 @@ from prewrite.run.build import (
     trainer_settings,
 )
 from prewrite.run.checks import check_constraints, check_models, check_processes, check_tracker
-from prewrite.run.config import TrainConfig
+from prewrite.run.config import ChoiceConfig, TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
 from prewrite.run.progress import stop_on_interrupt, training_bar
@@ -127,11 +127,23 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
     return Trained(trainer, instructions, run)
 
 
+def race_settings(config: TrainConfig) -> list[str]:
+    """The settings of the race that are not at their defaults."""
+    defaults = ChoiceConfig(dataset=config.dataset)
+    names = ("race", "practical_delta", "race_items")
+    return [name for name in names if getattr(config, name) != getattr(defaults, name)]
+
+
 def warn(config: TrainConfig, splits: Sequence[Splits], instructions: Sequence[InstructionRows]) -> None:
     """Say what about the data may surprise."""
     for part in splits:
         for note in part.notes():
             logger.warning("%s", note)
+    if not config.wording_alone and (unused := race_settings(config)):
+        logger.warning(
+            "%s: of no effect here; the race is for parts instruction, and search_calls bounds this search",
+            ", ".join(unused),
+        )
     if not config.hold_out_test:
         logger.warning(
             "no test rows are held out, so the wording alone is chosen: only that choice can be corrected for"
