@@ -39,7 +39,7 @@ bench: $(VENV)/.dev
 	for name in fidelity group_step ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 rounds: $(VENV)/.dev
-	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache --dtype bfloat16 float32
+	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache budget --dtype bfloat16 float32
 	$(BIN)/python tests/reliability/kill.py --rounds 20 --model embedded --dtype bfloat16 float32
 
 setup: $(VENV)/.dev

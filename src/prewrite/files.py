@@ -190,12 +190,17 @@ def write_atomic(path: Path, text: str) -> None:
 
     Keys of the environment are left out of it. Raises `StorageError` where that cannot be done.
     """
+    whole_bytes(path, without_keys(text, guess=False).encode("utf-8"))
+
+
+def whole_bytes(path: Path, content: bytes) -> None:
+    """As `write_atomic`, for what is no text."""
     temporary = path.with_name(f".{path.name}.writing-{secrets.token_hex(4)}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(without_keys(text, guess=False))
+            with temporary.open("xb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -34,6 +34,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.prompt = path / "prompt.json"
         self.candidates = path / "candidates.jsonl"
+        self.budget = path / "budget.bin"
         self.checkpoints = path / "checkpoints"
         self.rewriter = path / "rewriter"
         self.report_html = path / "report.html"
@@ -126,7 +127,7 @@ class RunFolder:
         """Every file that a run writes beside its checkpoints and its rewriter."""
         return (
             self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result, self.prompt,
-            self.candidates, self.report_html, self.report_md,
+            self.candidates, self.budget, self.report_html, self.report_md,
         )  # fmt: skip
 
     def checkpoint(self, step: int) -> Path:

@@ -36,7 +36,7 @@ MAY_DIFFER = ("time/", "cost")
 """How fields begin that tell time and cost: a run that was killed took longer, and found answers in the cache."""
 MOST_KILLS = 3
 COMPANY = 1e-3
-STOPPED = 130  # the exit code after Ctrl-C or SIGTERM
+STOPPED, REFUSED = 130, 2  # the exit codes after Ctrl-C or SIGTERM, and after an error
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "sqlite3.connect")
 
@@ -52,9 +52,12 @@ VARIANTS = {
     "patience": ["--patience", "1", "--save_steps", "3", "--guards", "none"],
     "choice": ["--parts", "instruction", "--strategy", "S", "--baselines", "--guards", "none"],
     "learned": ["--reward_mode", "model", "--real_every", "2", "--guards", "none"],
+    "budget": ["--strategy", "S", "--guards", "none", "--max_task_calls"],
     "no_cache": ["--no_cache", "--strategy", "S", "--guards", "none"],
 }
-"""What runs of the toy differ in, beside algorithm and dtype; `several` has two instructions."""
+"""What runs of the toy differ in, beside algorithm and dtype; `several` has two instructions. The limit of `budget` is
+what the undisturbed run asks: one that was killed has no call to spare for questions that it asks again."""
+NO_LIMIT = "1000000"
 
 
 class Run(NamedTuple):
@@ -80,6 +83,7 @@ class Run(NamedTuple):
         if self.variant == "learned":
             flags += ["--reward_model", str(data / "reward_model")]
         models = ["--base_model", toy, "--task_model", f"hf:{toy}", "--fidelity_model", toy, "--dataset", rows]
+        flags += [NO_LIMIT] if self.variant == "budget" else []
         return [*flags[:1], *TOY_FLAGS, *flags[1:], *models]
 
 
@@ -292,6 +296,7 @@ class Outcome(NamedTuple):
 def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[signal.Signals]) -> Outcome:
     """One round, in which processes are ended by some of `signals`."""
     straight = work / run.name
+    limit = sum(map(sum, asked(straight)))
     operations = int((straight / "operations.log").read_text())
     seconds = float((straight / "seconds.log").read_text())
     folder.mkdir()
@@ -299,16 +304,21 @@ def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[s
     for _ in range(rng.randint(1, MOST_KILLS)):
         by, at, after = rng.choice(signals), rng.randint(1, operations), rng.uniform(0, seconds)
         way: dict[str, Any] = {"die_at": at} if rng.random() < 0.5 else {"die_after": after}
-        ended = start(going_on(run, work, folder), folder, by=by, **way)
+        ended = start(going_on(run, work, folder, limit), folder, by=by, **way)
         if ended.code != (-by if by == signal.SIGKILL else STOPPED):
             break
         kills.append(f"{reached(folder / 'run')} ({by.name[3:]})")
         if by != signal.SIGKILL and (left := left_behind(folder / "run")):
             return Outcome(kills, [f"left behind: {left}"], 0, 0)
     else:
+        ended = start(going_on(run, work, folder, limit), folder)
+    if run.variant == "budget" and (overspent := beyond(folder, limit)):
+        return Outcome(kills, [overspent], 0, 0)
+    if run.variant == "budget" and ended.code == REFUSED and f"max_task_calls is {limit}" in screen(folder):
+        kills.append("the limit")
         ended = start(going_on(run, work, folder), folder)
     if ended.code:
-        return Outcome(kills, [f"exit code {ended.code}:\n{(folder / 'screen.log').read_text()[-2000:]}"], 0, 0)
+        return Outcome(kills, [f"exit code {ended.code}:\n{screen(folder)[-2000:]}"], 0, 0)
     wanted, found = contents(straight / "run"), contents(folder / "run")
     differing = [name for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
     if "--no_cache" in run.argv(work):
@@ -321,14 +331,28 @@ def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[s
     return Outcome(kills, differing, again, under_way)
 
 
+def screen(folder: Path) -> str:
+    """What the processes of a round have shown."""
+    return (folder / "screen.log").read_text()
+
+
+def beyond(folder: Path, limit: int) -> str | None:
+    """What is wrong with the budget of a round: more was asked than the limit, or than the ledger knows."""
+    from prewrite.task_models.ledger import read
+
+    made, known = sum(map(sum, asked(folder))), read(folder / "run" / "budget.bin").calls
+    return f"{made} questions were asked, {known} are known, {limit} allowed" if not made <= known <= limit else None
+
+
 def left_behind(run: Path) -> list[str]:
     """Files and folders that are no part of a run: half-written ones."""
     return sorted(path.name for path in run.rglob(".*") if path.name != ".lock")
 
 
-def going_on(run: Run, work: Path, folder: Path) -> list[str]:
-    """The command: with `--resume` where a run is there."""
-    return [*run.argv(work), *(["--resume"] if (folder / "run" / "config.json").exists() else [])]
+def going_on(run: Run, work: Path, folder: Path, limit: int | None = None) -> list[str]:
+    """The command: with `--resume` where a run is there, and with another limit where it has one."""
+    argv = [str(limit) if word == NO_LIMIT and limit is not None else word for word in run.argv(work)]
+    return [*argv, *(["--resume"] if (folder / "run" / "config.json").exists() else [])]
 
 
 def reached(run: Path) -> str:

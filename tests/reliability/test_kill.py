@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prewrite.task_models.ledger import Ledger
 from reliability import kill
 
 SCRIPT = Path(kill.__file__)
@@ -18,6 +19,19 @@ def test_runs_that_are_ended_at_random_moments_go_on_to_the_same_end():
     done = subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "10 of 10 rounds ended as the undisturbed run did" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("made", "known", "limit", "wrong"),
+    [([2, 3], 5, 5, False), ([2, 3], 5, 9, False), ([2, 3], 4, 9, True), ([2, 3], 6, 5, True), ([2, 3], 5, 4, True)],
+)
+def test_a_budget_that_was_exceeded_or_forgotten_is_seen(tmp_path, made, known, limit, wrong):
+    (tmp_path / "run").mkdir()
+    for number, calls in enumerate(made):
+        (tmp_path / f"asked-{number}.log").write_text(f"{calls}\n")
+    with Ledger(tmp_path / "run" / "budget.bin") as ledger:
+        ledger.write(known, 0, 0, 0.0)
+    assert bool(kill.beyond(tmp_path, limit)) == wrong
 
 
 def write_run(folder, *, reward=0.5, seconds=1.0):

@@ -10,6 +10,7 @@ import pytest
 from prewrite.cli.main import main
 from prewrite.files import write_checksums
 from prewrite.run_folder import RunFolder
+from prewrite.task_models.ledger import read
 from toy_cli import ROWS, train_flags
 
 
@@ -62,11 +63,31 @@ def test_a_budget_counts_on_over_a_resume(toy, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(train_flags(toy, folder, "--max_task_calls", "1000")) == 0
     record = next(folder.glob("checkpoints/*/trainer.json"))
-    spent = json.loads(record.read_text())["cost"]["budget"]["calls"]
-    assert spent > 0
+    trained = json.loads(record.read_text())["cost"]["budget"]["calls"]
+    spent = read(folder / "budget.bin").calls
+    assert spent > trained > 0  # choice and test, after the last checkpoint, count too
     assert resume(toy, folder, "--max_task_calls", str(spent)) == 2
     assert f"{spent:,} calls used" in capsys.readouterr().err
     assert resume(toy, folder, "--max_task_calls", "1000") == 0
+
+
+def test_a_run_of_a_version_without_a_ledger_counts_on_from_its_checkpoint(toy, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(train_flags(toy, folder, "--max_task_calls", "1000")) == 0
+    trained = json.loads(next(folder.glob("checkpoints/*/trainer.json")).read_text())["cost"]["budget"]["calls"]
+    (folder / "budget.bin").unlink()
+    assert resume(toy, folder, "--max_task_calls", str(trained)) == 2
+    assert f"{trained:,} calls used" in capsys.readouterr().err
+
+
+def test_a_new_run_in_place_of_another_begins_a_budget_of_its_own(toy, tmp_path):
+    folder = tmp_path / "run"
+    assert main(train_flags(toy, folder, "--max_task_calls", "1000")) == 0
+    spent = read(folder / "budget.bin").calls
+    assert main(train_flags(toy, folder, "--max_task_calls", "1000", "--overwrite")) == 0
+    assert read(folder / "budget.bin").calls == spent
+    assert main(train_flags(toy, folder, "--overwrite")) == 0
+    assert not (folder / "budget.bin").exists()
 
 
 def test_a_checkpoint_of_another_version_is_named(run_copy, toy, capsys):

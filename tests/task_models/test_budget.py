@@ -5,9 +5,10 @@ import threading
 import pytest
 
 from prewrite.errors import BudgetExceededError, ConfigError
-from prewrite.task_models.budget import Budget, BudgetTaskModel, Price, Spent, estimate
+from prewrite.task_models.budget import Budget, BudgetTaskModel, Price, estimate
 from prewrite.task_models.cache import AnswerCache
 from prewrite.task_models.counting import CountingTaskModel, Usage
+from prewrite.task_models.ledger import Spent
 from prewrite.task_models.registry import wrap_task_model
 from prewrite.task_models.scripted import ScriptedTaskModel
 from prewrite.task_models.stream import Reply, StreamedTaskModel

@@ -39,6 +39,8 @@ from prewrite.run.record import open_run_folder
 from prewrite.run.search import check_prompt_lengths, check_search_calls
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import language_note
+from prewrite.task_models.budget import budget_of
+from prewrite.task_models.ledger import read as read_ledger
 from prewrite.train import processes
 from prewrite.train.algorithms import ALGORITHMS, Trainer
 
@@ -109,8 +111,13 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
     reward = open_training_reward(config, evaluator, splits)
 
     if main:
-        until_end.enter_context(RunFolder(Path(config.output_dir)).sole_writer())
+        run = RunFolder(Path(config.output_dir))
+        until_end.enter_context(run.sole_writer())
+        if config.resume:
+            read_ledger(run.budget)  # one that was changed is told before anything is
         run = open_run_folder(config, argv, splits, evaluator.task_model, processes=processes.count())
+        if (budget := budget_of(evaluator.task_model)) is not None:
+            until_end.enter_context(budget.kept_in(run.budget))
         if config.resume and resume_from is None:
             logger.warning("%s has no checkpoint yet: the run begins anew, with the answers of the cache", run.path)
             run.truncate_all(after_step=-1)

@@ -1,10 +1,14 @@
-"""A limit on what the task model may cost, kept before every attempt and never exceeded by one call."""
+"""A limit on what the task model may cost, kept before every attempt and never exceeded by one call.
+
+What was spent can be kept in a file (`ledger.py`), so that it is not forgotten when a process is killed.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +16,8 @@ from prewrite.errors import BudgetExceededError, ConfigError
 from prewrite.files import why_unreadable
 from prewrite.task_models.base import TaskModel
 from prewrite.task_models.labels import is_number
-from prewrite.task_models.stream import Batch, Replies, Wrapper, stream
+from prewrite.task_models.ledger import Ledger, Spent
+from prewrite.task_models.stream import Batch, Replies, Wrapper, stream, unwrapping
 from prewrite.text import parse_yaml
 
 
@@ -58,29 +63,13 @@ class Price:
 
 
 @dataclass
-class Spent:
-    """What a run has used of its budget; kept in its checkpoints, so that a resumed run counts on."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain numbers; `Spent(**d)` reads them back."""
-        return asdict(self)
-
-    def add(self, other: Spent) -> None:
-        """Count what `other` counted too."""
-        for name, count in asdict(other).items():
-            setattr(self, name, getattr(self, name) + count)
-
-
-@dataclass
 class _Held:
-    """Reserved for what is on its way and not yet known."""
+    """Reserved for what is not yet known."""
 
+    planned: int = 0
+    """Calls that a batch under way will make, of which nothing was sent yet."""
     calls: int = 0
+    """Calls that were sent and have no answer yet; their tokens are:"""
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -90,7 +79,8 @@ class Budget:
 
     Each attempt reserves the most it can take before it is sent: one call, one token per byte of the prompt, the
     output limit. The reservation becomes what the backend says it took when the answer is there. An attempt that
-    failed after it may have been billed, and what a backend does not count, stay at the full reservation.
+    failed after it may have been billed, and what a backend does not count, stay at the full reservation. So does what
+    was under way when a process was killed, if the budget has a ledger (`kept_in`).
 
     Args:
         max_calls: prompts sent, retries included.
@@ -124,6 +114,8 @@ class Budget:
         self.price = price
         self.spent = spent or Spent()
         self._held = _Held()
+        self._ledger: Ledger | None = None
+        self._earlier = Spent()
         self._lock = threading.Lock()
         self._clock = clock
         self._last: float | None = None
@@ -133,23 +125,77 @@ class Budget:
         """Dollars spent so far, None without a price."""
         return self.price.usd(self.spent.input_tokens, self.spent.output_tokens) if self.price else None
 
-    def reserve(self, *, calls: int = 0, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        """Set aside what an attempt can take at most. Raises `BudgetExceededError` and sets nothing aside."""
+    @contextmanager
+    def kept_in(self, path: Path) -> Iterator[None]:
+        """Count on from what the ledger at `path` holds, and keep the count there, so that no kill forgets it.
+
+        Raises what `Ledger` raises.
+        """
+        with Ledger(path) as ledger:
+            with self._lock:
+                self._ledger, self._earlier = ledger, ledger.known
+                self._add(self._earlier)
+                self._note()
+            yield
+            self._ledger = None
+
+    def count_earlier(self, earlier: Spent) -> None:
+        """Count what a checkpoint says that earlier parts of the run took, where the ledger does not know of it."""
         with self._lock:
-            self._check(calls, input_tokens, output_tokens)
-            self._held.calls += calls
+            known = asdict(self._earlier)
+            self._add(Spent(**{name: max(0, count - known[name]) for name, count in asdict(earlier).items()}))
+            self._note()
+
+    def plan(self, calls: int) -> None:
+        """Set aside the calls of a batch before any is made. Raises `BudgetExceededError` and sets nothing aside."""
+        with self._lock:
+            self._check(calls, 0, 0)
+            self._held.planned += calls
+
+    def unplan(self, calls: int) -> None:
+        """Give back calls that were set aside and not made."""
+        with self._lock:
+            self._held.planned -= calls
+
+    def reserve(self, *, planned: bool, input_tokens: int, output_tokens: int) -> None:
+        """Set aside what an attempt can take at most, before it is sent.
+
+        `planned` says that its call is one of those that `plan` has set aside. Raises `BudgetExceededError` and sets
+        nothing aside.
+        """
+        with self._lock:
+            self._check(0 if planned else 1, input_tokens, output_tokens)
+            self._held.planned -= planned
+            self._held.calls += 1
             self._held.input_tokens += input_tokens
             self._held.output_tokens += output_tokens
+            self._note()
 
     def settle(self, held: Spent, took: Spent) -> None:
-        """Give back the reservation `held` and count what was really taken."""
+        """Give back the reservation `held` of an attempt and count what was really taken."""
         with self._lock:
             self._held.calls -= held.calls
             self._held.input_tokens -= held.input_tokens
             self._held.output_tokens -= held.output_tokens
-            self.spent.calls += took.calls
-            self.spent.input_tokens += took.input_tokens
-            self.spent.output_tokens += took.output_tokens
+            self._add(took)
+            self._note()
+
+    def _add(self, other: Spent) -> None:
+        self.spent.calls += other.calls
+        self.spent.input_tokens += other.input_tokens
+        self.spent.output_tokens += other.output_tokens
+        self.spent.seconds += other.seconds
+
+    def _note(self) -> None:
+        """Write to the ledger what is used or under way."""
+        if self._ledger is not None:
+            spent, held = self.spent, self._held
+            self._ledger.write(
+                spent.calls + held.calls,
+                spent.input_tokens + held.input_tokens,
+                spent.output_tokens + held.output_tokens,
+                spent.seconds,
+            )
 
     def _check(self, calls: int, input_tokens: int, output_tokens: int) -> None:
         now = self._clock()
@@ -157,7 +203,7 @@ class Budget:
         self._last = now
         if self.max_minutes is not None and self.spent.seconds >= self.max_minutes * 60:
             raise _exceeded("max_minutes", f"{self.max_minutes:g}", f"{self.spent.seconds / 60:.1f} minutes", "")
-        made = self.spent.calls + self._held.calls
+        made = self.spent.calls + self._held.calls + self._held.planned
         if self.max_calls is not None and made + calls > self.max_calls:
             raise _exceeded("max_task_calls", f"{self.max_calls:,}", f"{made:,} calls", f"{calls:,} more")
         tokens_in = self.spent.input_tokens + self._held.input_tokens
@@ -196,7 +242,7 @@ class BudgetTaskModel(Wrapper):
 
         def sending(row: int, tokens_in: int, tokens_out: int) -> None:
             first = row in unsent  # its call is part of the reservation of the whole batch
-            self.budget.reserve(calls=0 if first else 1, input_tokens=tokens_in, output_tokens=tokens_out)
+            self.budget.reserve(planned=first, input_tokens=tokens_in, output_tokens=tokens_out)
             unsent.discard(row)
             under_way[row] = Spent(1, tokens_in, tokens_out)
             batch.sending(row, tokens_in, tokens_out)
@@ -206,7 +252,7 @@ class BudgetTaskModel(Wrapper):
             self.budget.settle(held, held if billed else Spent(calls=1))
             batch.failed(row, billed)
 
-        self.budget.reserve(calls=len(batch.prompts))
+        self.budget.plan(len(batch.prompts))
         try:
             for row, reply in stream(self.inner, replace(batch, sending=sending, failed=failed)):
                 if held := under_way.pop(row, None):
@@ -217,7 +263,12 @@ class BudgetTaskModel(Wrapper):
         finally:
             for held in under_way.values():
                 self.budget.settle(held, held)
-            self.budget.settle(Spent(calls=len(unsent)), Spent())
+            self.budget.unplan(len(unsent))
+
+
+def budget_of(task_model: TaskModel) -> Budget | None:
+    """The budget of a task model in its wrappers, where it has one."""
+    return next((part.budget for part in unwrapping(task_model) if isinstance(part, BudgetTaskModel)), None)
 
 
 def estimate(prompts: Sequence[str], calls: int, *, output_tokens: int, price: Price | None = None) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from prewrite.task_models.base import TaskModel
-from prewrite.task_models.budget import BudgetTaskModel, Spent
+from prewrite.task_models.budget import budget_of
 from prewrite.task_models.counting import Usage
-from prewrite.task_models.stream import unwrapping
+from prewrite.task_models.ledger import Spent
 from prewrite.train import processes
 
 
@@ -24,7 +24,7 @@ class RunCost:
 
     def __init__(self, task_model: TaskModel):
         self.usage: Usage | None = getattr(task_model, "usage", None)
-        self.budget = next((part.budget for part in unwrapping(task_model) if isinstance(part, BudgetTaskModel)), None)
+        self.budget = budget_of(task_model)
         self.earlier = 0.0
         self.started = time.perf_counter()
         self._collected = Usage()
@@ -63,4 +63,4 @@ class RunCost:
             self.usage.add(Usage(**state["usage"]))
             self._collected = replace(self.usage)
         if self.budget is not None and state["budget"] is not None:
-            self.budget.spent.add(Spent(**state["budget"]))
+            self.budget.count_earlier(Spent(**state["budget"]))
