@@ -17,6 +17,10 @@ from prewrite.text import check_json, parse_json
 logger = logging.getLogger(__name__)
 
 
+REWRITER_FILE = "rewriter.json"
+"""What makes a folder a rewriter's."""
+
+
 class RunFolder:
     """One training or search run on disk.
 
@@ -109,6 +113,20 @@ class RunFolder:
             raise RunFolderError(f"{str(path)!r} is not a run folder: it has no config.json; give the folder of a run")
         run._check_links()
         return run
+
+    @classmethod
+    def find_rewriter(cls, path: str | Path) -> Path:
+        """The folder of a rewriter: `path` itself, or the one in the run folder `path`.
+
+        Raises `RunFolderError` where there is none.
+        """
+        folders = (Path(path), cls(Path(path)).rewriter)
+        if found := [folder for folder in folders if os.path.isfile(folder / REWRITER_FILE)]:
+            return found[0]
+        raise RunFolderError(
+            f"{str(path)!r} holds no trained rewriter (no rewriter/{REWRITER_FILE}); give the --output_dir of a "
+            "finished training run"
+        )
 
     def _check_links(self) -> None:
         """Raise `RunFolderError` where what a run writes, reads or deletes here is a link to a place elsewhere."""

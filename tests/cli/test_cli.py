@@ -193,11 +193,87 @@ def test_eval_and_strategy_s_take_the_rows_of_one_instruction(run, toy, tmp_path
 
 def test_eval_without_test_rows_says_so(toy, capsys):
     flags = ["eval", "--data", str(toy / "rows.jsonl"), "--no_hold_out_test", "--task-model", f"hf:{toy / 'model'}"]
-    assert main([*flags, "--no-cache"]) == 2
+    assert main([*flags, "--no-cache", "--split", "test"]) == 2
     assert "there are no test rows: hold_out_test is off" in capsys.readouterr().err
-    assert main([*flags, "--no-cache", "--split", "dev"]) == 0
+    assert main([*flags, "--no-cache"]) == 0
     assert main([*flags, "--with", " "]) == 2
     assert "--with is empty" in capsys.readouterr().err
+
+
+def test_eval_says_what_it_measured_and_leaves_the_test_rows_closed(toy, tmp_path, capsys):
+    model = ["--task-model", f"hf:{toy / 'model'}", "--no-cache"]
+    data = toy / "rows.jsonl"
+    assert main(["eval", "--data", str(data), *model]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(
+        f"8 dev rows of {data} (no dev file: drawn from it by seed 0), answered by hf:{toy / 'model'}; label_match, "
+        "answers read by likelihood:\n"
+    )
+    assert "test rows" not in printed.err
+    assert main(["eval", "--data", str(data), *model, "--split", "test", "--seed", "3", "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert "the test rows are opened" in printed.err
+    assert [found[name] for name in ("data", "rows", "n", "drawn", "seed", "task_model", "decoding", "metric")] == [
+        str(data), "test", 8, True, 3, f"hf:{toy / 'model'}", "likelihood", "label_match",
+    ]  # fmt: skip
+    for name in ("train", "dev", "test"):
+        own = [row | {"input": f"{name} {row['input']}"} for row in ROWS]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    assert main(["eval", "--data", str(tmp_path), *model, "--limit", "4"]) == 0
+    assert f"4 dev rows of {tmp_path / 'dev.jsonl'}, answered" in capsys.readouterr().out
+
+
+def test_eval_writes_every_row_and_its_answers_on_request(toy, tmp_path, capsys):
+    flags = ["eval", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--no-cache"]
+    assert main([*flags, "--with", "do it now", "--items", str(tmp_path / "items.jsonl")]) == 0
+    assert f"Rows and answers: {tmp_path / 'items.jsonl'}" in capsys.readouterr().out
+    items = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert len(items) == 8 and set(items[0]["answers"]) == {"initial", "instruction 1"}
+    assert items[0]["gold"][0] in items[0]["input"] and items[0]["answers"]["initial"]["score"] in (0, 1)
+    assert main([*flags, "--items", str(tmp_path)]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+
+
+LATE = """
+import os, sys
+from prewrite.cli.main import main
+os.environ["OLLAMA_HOST"] = "http://127.0.0.1:1"
+rows, toy, folder = sys.argv[1:]
+out = ["--output-dir", folder + "/new"]
+for argv in (
+    ["train", "--data", "nofile.jsonl", *out],
+    ["train", "--data", rows, "--output-dir", rows],
+    ["train", "--data", rows, "--resume", *out],
+    ["train", "--data", rows, "--base-model", "nofolder/", *out],
+    ["train", "--data", rows, "--base-model", toy, "--task-model", "ollama:m", *out],
+    ["search", "--data", "nofile.jsonl", *out],
+    ["search", "--data", rows, "--output-dir", rows],
+    ["search", "--data", rows, "--rewriter", "nofolder/", *out],
+    ["search", "--data", rows, "--task-model", "ollama:m", *out],
+    ["rewrite", "--model-dir", folder, "--instruction", "Sort the mail."],
+    ["rewrite", "--model-dir", folder + "/run", "--instruction", "Sort.", "--strategy", "S", "--data", "nofile"],
+    ["rewrite", "--model-dir", folder + "/run", "--instruction", "solve", "--strategy", "S", "--data", rows,
+     "--task-model", "ollama:m"],
+    ["eval", "--data", "nofile.jsonl"],
+    ["eval", "--data", rows, "--task-model", "hf:nofolder/"],
+    ["ask", "--prompt", "nofile", "x"],
+    ["warm-start", "--base-model", "nofolder/", *out],
+    ["train-reward", "--run", folder, *out],
+):
+    code = main(argv)
+    assert code == 2, argv
+    assert "torch" not in sys.modules, argv
+"""
+
+
+def test_what_is_wrong_is_told_before_torch_is_imported(toy, tmp_path):
+    (tmp_path / "run" / "rewriter").mkdir(parents=True)
+    (tmp_path / "run" / "rewriter" / "rewriter.json").write_text("{}")
+    given = [str(toy / "rows.jsonl"), str(toy / "model"), str(tmp_path)]
+    asked = [sys.executable, "-c", LATE, *given]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_advice_of_libraries_that_a_user_cannot_act_on_is_not_shown():

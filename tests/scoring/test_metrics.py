@@ -139,6 +139,12 @@ def test_an_own_metric_that_cannot_be_used_says_why(tmp_path):
     file.write_text(OWN_METRIC)
     with pytest.raises(ConfigError, match=r"returned 50 for the prediction 'x'; it must return a number from 0 to 1"):
         get_metric(f"{file}:percent")("x", ["x"])
+    for name, line, signature in (("one", 1, "(prediction)"), ("three", 3, "(prediction, targets, rows)")):
+        many = tmp_path / "many.py"
+        many.write_text("def one(prediction):\n    return 1\ndef three(prediction, targets, rows):\n    return 1\n")
+        with pytest.raises(ConfigError) as caught:
+            get_metric(f"{many}:{name}")
+        assert f"is {name}{signature} ({many}, line {line}); it must take two arguments" in str(caught.value)
     with pytest.raises(ConfigError, match=r"there is no function 'missing' in .*own_scoring\.py"):
         get_metric(f"{file}:missing")
     with pytest.raises(ConfigError, match=r"there is no file nowhere\.py"):

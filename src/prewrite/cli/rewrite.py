@@ -14,9 +14,12 @@ from prewrite.cli.requirements import require
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
 from prewrite.run.build import open_constraints
+from prewrite.run.checks import check_server
 from prewrite.run.config import ChoiceConfig
+from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import GuardContext, check_guards, language_note
 from prewrite.scoring.prompt import TaskPrompt
+from prewrite.types import RewriteExample
 
 if TYPE_CHECKING:
     from prewrite.rewriter.rewriter import Rewriter
@@ -50,11 +53,18 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         say_where_data_go(config.task_model)
     if note := language_note(instruction):
         print(f"warning: {note}", file=sys.stderr)
-    from prewrite.rewriter.rewriter import Rewriter
+    RunFolder.find_rewriter(namespace.model_dir)
+    rows = dev_rows(config, instruction) if config.strategy == "S" else []
+    if rows:
+        check_server(config)
+    from prewrite.rewriter.rewriter import Rewriter  # takes seconds, so after the checks
 
     rewriter = Rewriter.load(namespace.model_dir)
-    write = greedy if config.strategy == "I" else best_of_samples
-    found = {"instruction": instruction, "strategy": config.strategy, **write(config, instruction, rewriter)}
+    if config.strategy == "I":
+        wrote = greedy(config, instruction, rewriter)
+    else:
+        wrote = best_of_samples(config, instruction, rewriter, rows)
+    found = {"instruction": instruction, "strategy": config.strategy, **wrote}
     print(json.dumps(found, ensure_ascii=False) if namespace.json else found["rewrite"])
     return 0
 
@@ -93,12 +103,20 @@ def greedy(config: ChoiceConfig, instruction: str, rewriter: Rewriter) -> dict[s
     return {"rewrite": rewrite, "guards": violations, "fidelity": fidelity}
 
 
-def best_of_samples(config: ChoiceConfig, instruction: str, rewriter: Rewriter) -> dict[str, Any]:
+def dev_rows(config: ChoiceConfig, instruction: str) -> list[RewriteExample]:
+    """The dev rows of the settings, as rows of the instruction."""
+    from prewrite.run.build import open_rows
+
+    return [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
+
+
+def best_of_samples(
+    config: ChoiceConfig, instruction: str, rewriter: Rewriter, rows: list[RewriteExample]
+) -> dict[str, Any]:
     """Strategy S: the best of samples on the dev rows."""
     from prewrite.choosing.choose import choose_rewrite
-    from prewrite.run.build import choice_settings, open_evaluator, open_reward, open_rows
+    from prewrite.run.build import choice_settings, open_evaluator, open_reward
 
-    rows = [replace(row, instruction=instruction) for row in open_rows(config, "dev", instruction)]
     reward = open_reward(config, open_evaluator(config), rows[:1])
     reward.constraints.check_length(reward.evaluator.prompt_of(instruction))
     choice = choose_rewrite(instruction, rewriter, reward, rows, **choice_settings(config))

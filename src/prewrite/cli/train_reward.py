@@ -9,6 +9,7 @@ from pathlib import Path
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require_training
 from prewrite.errors import RunFolderError
+from prewrite.run.checks import check_model
 from prewrite.run.config import RewardModelConfig
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import REWARD_MODEL_FILE
@@ -32,6 +33,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
             raise RunFolderError(f"output_dir {str(output)!r} exists and is no reward model; choose another folder")
         if not config.overwrite:
             raise RunFolderError(f"output_dir {str(output)!r} holds a reward model; pass --overwrite to replace it")
+    check_model("base_model", config.base_model)
     from prewrite.train.reward_model import train_reward_model
 
     learned = train_reward_model(

@@ -10,6 +10,7 @@ from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require_training
 from prewrite.errors import RunFolderError
 from prewrite.rewriter.meta_prompts import load_meta_prompt
+from prewrite.run.checks import check_model
 from prewrite.run.config import WarmStartConfig
 
 
@@ -25,8 +26,9 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     folder = Path(str(config.output_dir))
     if folder.exists():
         raise RunFolderError(f"output_dir {config.output_dir!r} exists; choose another folder")
-    load_meta_prompt(config.meta_family)  # one that is not there is told before the imports, which take seconds
     require_training()
+    load_meta_prompt(config.meta_family)  # what is not there is told before the imports, which take seconds
+    check_model("base_model", config.base_model)
     from prewrite.train.warm_start import make_adapter
 
     losses = make_adapter(

@@ -314,6 +314,14 @@ class Splits:
         """So that `train, dev, test = dataset.split()` works."""
         return iter((self.train, self.dev, self.test))
 
+    def drawn(self, split: str) -> bool:
+        """Whether no file holds this split alone: its rows were drawn, by the seed, from a file with those of others.
+
+        `split` is train, dev or test.
+        """
+        names = [part.source.name for part in self if len(part)]
+        return names.count(getattr(self, split).source.name) > 1
+
     def notes(self) -> list[str]:
         """Sentences on what was left out, was guessed, or looks odd: for the command line and the report."""
         notes = [

@@ -32,10 +32,9 @@ from prewrite.rewriter.meta_prompts import (
 )
 from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead
 from prewrite.rewriter.starter import load_base
-from prewrite.run_folder import RunFolder
+from prewrite.run_folder import REWRITER_FILE, RunFolder
 from prewrite.text import Each, Maybe, shown
 
-SETTINGS_FILE = "rewriter.json"
 SETTINGS = {
     "base_model": str,
     "meta_prompt": Maybe(str),
@@ -91,18 +90,11 @@ class Rewriter:
     @classmethod
     def load(cls, folder: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Rewriter:
         """Load from a rewriter folder or a run folder. Raises `RunFolderError` if it is neither."""
-        folder = Path(folder)
-        if not os.path.isfile(folder / SETTINGS_FILE):
-            folder = RunFolder(folder).rewriter
-        if not os.path.isfile(folder / SETTINGS_FILE):
-            raise RunFolderError(
-                f"{str(folder.parent)!r} holds no trained rewriter (no rewriter/{SETTINGS_FILE}); "
-                "give the --output_dir of a finished training run"
-            )
+        folder = RunFolder.find_rewriter(folder)
         try:
-            settings = RewriterSettings(**RunFolder.read_json(folder / SETTINGS_FILE, SETTINGS))
+            settings = RewriterSettings(**RunFolder.read_json(folder / REWRITER_FILE, SETTINGS))
         except (TypeError, ConfigError) as error:
-            raise RunFolderError(f"{folder / SETTINGS_FILE} was changed or is of another version ({error})") from None
+            raise RunFolderError(f"{folder / REWRITER_FILE} was changed or is of another version ({error})") from None
         warm_start = folder / "warm_start"
         source = str(folder / "model") if (folder / "model").is_dir() else base_model or settings.base_model
         model, tokenizer = load_base(source, dtype=dtype, warm_start=warm_start if warm_start.is_dir() else None)
@@ -169,4 +161,4 @@ def save_rewriter(
         else:
             policy.save_pretrained(written / "model")
             tokenizer.save_pretrained(written / "model")
-        RunFolder.write_json(written / SETTINGS_FILE, asdict(settings))
+        RunFolder.write_json(written / REWRITER_FILE, asdict(settings))

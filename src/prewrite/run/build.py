@@ -114,16 +114,26 @@ def open_mixture(config: TrainConfig, splits: Sequence[Splits]) -> Mixture:
 
 
 def open_rows(config: TaskConfig, split: str, instruction: str | None = None) -> PRewriteDataset:
-    """The rows of one instruction in the one data set of the settings.
+    """`rows_of` the one data set of the settings."""
+    return rows_of(open_one_data_set(config), split, instruction)
 
-    `split` is train, dev or test. `instruction` names one of the data's; any other one, or None, means the only
-    instruction that there is. Raises `ConfigError` where it is open which rows are meant.
-    """
+
+def open_one_data_set(config: TaskConfig) -> Splits:
+    """The splits of the only data set, with warnings on what is odd about it. Raises `ConfigError` for several."""
     if len(config.dataset) > 1:
         raise ConfigError(f"{len(config.dataset)} data sets are given; this command takes one")
     (splits,) = open_splits(config)
     for note in splits.notes():
         logger.warning("%s", note)
+    return splits
+
+
+def rows_of(splits: Splits, split: str, instruction: str | None = None) -> PRewriteDataset:
+    """The rows of one instruction in a split.
+
+    `split` is train, dev or test. `instruction` names one of the data's; any other one, or None, means the only
+    instruction that there is. Raises `ConfigError` where it is open which rows are meant.
+    """
     rows: PRewriteDataset = getattr(splits, split)
     if not len(rows):  # only a split that is not held out can be empty
         raise ConfigError(f"there are no {split} rows: hold_out_test is off; leave it on, or take other rows")
@@ -133,7 +143,7 @@ def open_rows(config: TaskConfig, split: str, instruction: str | None = None) ->
     if len(by_instruction) > 1:
         names = ", ".join(map(repr, list(by_instruction)[:3]))
         raise ConfigError(
-            f"the {split} rows of {config.dataset[0]} hold {len(by_instruction)} instructions ({names}, ...); "
+            f"the {split} rows of {rows.source.name} hold {len(by_instruction)} instructions ({names}, ...); "
             "name the one that is meant, word for word, with --instruction"
         )
     return rows

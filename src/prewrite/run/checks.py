@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from prewrite.errors import ConfigError, MissingDependencyError, ModelNotFoundError
 from prewrite.lm.embedded import is_embedded, resolve_model
-from prewrite.run.build import InstructionRows, open_constraints
-from prewrite.run.config import SearchConfig, TrainConfig
-from prewrite.task_models.registry import FOLDERS, parse_task_model
+from prewrite.run.build import InstructionRows, open_constraints, open_counted_task_model
+from prewrite.run.config import SearchConfig, TaskConfig, TrainConfig
+from prewrite.run_folder import REWRITER_FILE
+from prewrite.task_models.registry import FOLDERS, names_server, parse_task_model
 
 
-def check_models(config: TrainConfig) -> None:
+def check_models(config: TrainConfig | SearchConfig) -> None:
     """Raise `ModelNotFoundError` for a model that is neither here nor on the hub; one of the hub is fetched."""
     task_model = parse_task_model(config.task_model)
-    models = {"base_model": config.base_model, "fidelity_model": config.fidelity_model}
+    models = {"fidelity_model": config.fidelity_model}
+    if isinstance(config, TrainConfig):
+        models["base_model"] = config.base_model
+    elif config.rewriter != "none" and not names_server(config.rewriter) and not is_run(config.rewriter):
+        models["rewriter"] = config.rewriter
     if task_model.backend in FOLDERS:
         models["task_model"] = task_model.model
+    if config.fidelity_model == "none":
+        del models["fidelity_model"]
     for setting, model in models.items():
-        if is_embedded(model) or (setting, model) == ("fidelity_model", "none"):
-            continue  # to resolve the embedded model may mean to convert weights
-        try:
-            resolve_model(model)
-        except ModelNotFoundError as error:
-            without = "; --fidelity_model none does without the judge" if setting == "fidelity_model" else ""
-            raise ModelNotFoundError(f"{setting}: {error}{without}") from None
+        check_model(setting, model)
+
+
+def check_model(setting: str, model: str) -> None:
+    """Raise `ModelNotFoundError` where the model that a setting names is neither here nor on the hub."""
+    if is_embedded(model):
+        return  # to resolve it may mean to convert weights
+    try:
+        resolve_model(model)
+    except ModelNotFoundError as error:
+        without = "; --fidelity_model none does without the judge" if setting == "fidelity_model" else ""
+        raise ModelNotFoundError(f"{setting}: {error}{without}") from None
+
+
+def check_server(config: TaskConfig) -> None:
+    """Ask the server of the task model, where it is on one, what it can do; raises what the backend raises."""
+    if names_server(config.task_model):
+        _ = open_counted_task_model(config).capabilities
+
+
+def is_run(rewriter: str) -> bool:
+    """Whether the setting `rewriter` is a folder with a trained rewriter, or a run's that should hold one."""
+    folder = Path(rewriter)
+    return os.path.isfile(folder / REWRITER_FILE) or os.path.isdir(folder / "rewriter")
 
 
 def check_tracker(config: TrainConfig) -> None:

@@ -7,7 +7,6 @@ nobody, and exemplars from training rows. `find_prompt` and `test_prompt` are th
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from prewrite.run.build import (
     open_reward,
     open_splits,
 )
-from prewrite.run.checks import check_constraints
+from prewrite.run.checks import check_constraints, check_models, check_server, is_run
 from prewrite.run.config import SearchConfig, TrainConfig
 from prewrite.run.record import run_record
 from prewrite.run_folder import RunFolder
@@ -54,6 +53,8 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
 
     With several instructions `prompt.json` holds the first one's; the others stand in `result.json`.
     """
+    RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
+    check_models(config)
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
     for note in (note for part in splits for note in part.notes()):
@@ -62,12 +63,12 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     check_search_calls(config, instructions)
     if config.candidates is not None:
         read_wordings(config.candidates)  # a file that cannot be used is told before anything is loaded
+    check_server(config)
     evaluator = open_evaluator(config)
     check_prompt_lengths(config, instructions, evaluator)
     proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
     reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
-    RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
     with RunFolder(Path(config.output_dir)).sole_writer():
         return search_and_report(config, argv, splits, instructions, reward, proposer)
 
@@ -298,7 +299,7 @@ def open_proposer(name: str) -> Proposer | None:
     from prewrite.rewriter.rewriter import Rewriter
     from prewrite.rewriter.starter import default_temperature, starter_adapter
 
-    if os.path.isdir(Path(name) / "rewriter") or os.path.isfile(Path(name) / "rewriter.json"):
+    if is_run(name):
         return Rewriter.load(name)
     return Rewriter.untrained(name, warm_start=starter_adapter(name), temperature=default_temperature(name))
 

@@ -30,7 +30,7 @@ from prewrite.run.build import (
     resolved,
     trainer_settings,
 )
-from prewrite.run.checks import check_constraints, check_models, check_processes, check_tracker
+from prewrite.run.checks import check_constraints, check_models, check_processes, check_server, check_tracker
 from prewrite.run.config import ChoiceConfig, TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
@@ -97,6 +97,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
         check_search_calls(config, instructions)
     mixture = open_mixture(config, splits)
     load_meta_prompt(config.meta_family)
+    check_server(config)
 
     # Here torch is imported: what is wrong above is reported before that takes seconds.
     trainer_class = ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so here

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import string
@@ -191,6 +192,9 @@ def _own_metric(path: str) -> Metric:
         told = f"; it has {', '.join(known)}" if known else ""
         raise ConfigError(f"metric {path!r}: there is no function {name!r} in {place}{told}")
 
+    if isinstance(grade, FunctionType):
+        _check_arguments(grade, path)
+
     def metric(prediction: str, targets: Sequence[str]) -> float:
         with _running_own(path, f"for the prediction {shown(prediction)} and the targets {list(targets)!r:.200}"):
             score = grade(prediction, targets)
@@ -202,6 +206,18 @@ def _own_metric(path: str) -> Metric:
         return float(score)
 
     return metric
+
+
+def _check_arguments(grade: FunctionType, path: str) -> None:
+    """Raise `ConfigError` for a function that cannot be called with a prediction and its targets."""
+    signature, code = inspect.signature(grade), grade.__code__
+    try:
+        signature.bind("", [])
+    except TypeError:
+        raise ConfigError(
+            f"metric {path!r} is {grade.__name__}{signature} ({code.co_filename}, line {code.co_firstlineno}); it must "
+            "take two arguments, the prediction and the list of its targets"
+        ) from None
 
 
 def _import(place: str, path: str) -> ModuleType:
