@@ -7,7 +7,6 @@ rewriter holds `model/` instead.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -215,8 +215,8 @@ def _check_arguments(grade: FunctionType, path: str) -> None:
         signature.bind("", [])
     except TypeError:
         raise ConfigError(
-            f"metric {path!r} is {grade.__name__}{signature} ({code.co_filename}, line {code.co_firstlineno}); it must "
-            "take two arguments, the prediction and the list of its targets"
+            f"metric {path!r} is {grade.__name__}{signature} ({code.co_filename}, line {code.co_firstlineno}); it "
+            "must take two arguments, the prediction and the list of its targets"
         ) from None
 
 
