@@ -122,6 +122,16 @@ def test_a_rewrite_that_copies_a_training_text_is_penalised():
     assert parts["guard/leakage"] < 0
 
 
+def test_compute_reward_takes_a_plain_text_or_several_as_the_target():
+    assert compute_reward("The answer is Paris.", "Paris") == 1.0
+    assert compute_reward("Lyon", "Paris") == 0.0
+    assert compute_reward("Lyon", ["Paris", "Lyon"]) == 1.0
+    assert compute_reward("It is 3 + 4 = 7.", "7", "numeric_match") == 1.0
+    assert compute_reward("the cat sat", "cat", "token_f1") == pytest.approx(2 / 3)
+    with pytest.raises(ConfigError, match="there is no gold answer"):
+        compute_reward("x", [])
+
+
 def test_compute_reward_grades_one_output():
     assert compute_reward("I think: spam", ROWS[0]) == 1.0
     assert compute_reward("ham", ROWS[0]) == 0.0

@@ -211,6 +211,47 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     assert loaded.sample_rewrites(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample_rewrites(INSTRUCTION, 4, seed=1)
 
 
+def test_the_first_designs_call_works_as_it_stands(toy, tmp_path, caplog):
+    trainer = PRewritePPOTrainer(
+        base_model=str(toy / "model"), evaluator=toy_evaluator(), meta_family="generic", log_dir=tmp_path / "PRewrite",
+        learning_rate=5e-6, per_device_train_batch_size=1, gradient_accumulation_steps=1, num_ppo_epochs=1,
+        kl_coef=0.02, seed=42, max_steps=2, response_length=6,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"write trainer\.train\(rows\), or PRewritePPOTrainer\(\.\.\., train_dat"):
+        trainer.train()
+    rows = [{"instruction": INSTRUCTION, "input": f"question {n}", "output": "yes", "task": "qa"} for n in range(4)]
+    trainer.train(rows)
+    assert "an update of one rewrite cannot learn" in caplog.text
+    assert trainer.updates == 2 and trainer.args.temperature == 0.7  # a small model's, as on the command line
+    assert trainer.model.policy.peft_config["default"].r == 16
+    assert Rewriter.load(tmp_path / "PRewrite").greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
+    with pytest.raises(ConfigError, match="give it once"):
+        trainer.train(rows)
+
+
+def test_a_named_model_starts_from_the_command_lines_adapter_and_a_loaded_one_as_it_is(toy, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("prewrite.train.trainer.adapter_for", lambda *given: asked.append(given))
+    given = {"evaluator": toy_evaluator(), "train_dataset": toy_rows(), "max_steps": 1}
+    PRewritePPOTrainer(str(toy / "model"), log_dir=tmp_path / "auto", **given)
+    PRewritePPOTrainer(str(toy / "model"), log_dir=tmp_path / "none", warm_start=None, lora=None, **given)
+    assert asked == [("auto", str(toy / "model"), "generic"), ("none", str(toy / "model"), "generic")]
+    trainer = PRewritePPOTrainer(toy_model(), log_dir=tmp_path / "loaded", **given)
+    assert len(asked) == 2 and not trainer.is_peft_model and trainer.args.temperature == 1.0
+
+
+def test_the_rewriter_is_saved_unless_training_was_stopped(tmp_path):
+    trainer = toy_trainer(str(tmp_path / "whole"), max_steps=2)
+    trainer.train()
+    assert (tmp_path / "whole" / "rewriter" / "rewriter.json").is_file()
+    trainer = toy_trainer(str(tmp_path / "stopped"), max_steps=2, progress=lambda *_: setattr(trainer, STOP, True))
+    trainer.train()
+    assert trainer.updates == 1 and not (tmp_path / "stopped" / "rewriter").exists()
+
+
+STOP = "stop_requested"
+
+
 def test_saving_a_rewriter_asks_no_hub_about_its_base_model(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda *args: asked.append(args))

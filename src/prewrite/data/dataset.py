@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prewrite.data.columns import Record
 from prewrite.data.faults import show
 from prewrite.data.hub import PREFIX, open_hub
-from prewrite.data.readers import BATCH_ROWS, Opened, open_file
-from prewrite.data.rows import FIELDS, RowFormat, decode_choices
+from prewrite.data.in_memory import InMemory, open_memory
+from prewrite.data.readers import BATCH_ROWS, open_file
+from prewrite.data.rows import RowFormat, decode_choices
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES, assign_splits, check_fractions, content_keys
 from prewrite.data.table import Rows, Source, build_rows
 from prewrite.errors import DataError
@@ -43,7 +43,7 @@ class PRewriteDataset:
 
     def __init__(
         self,
-        source: str | Path,
+        source: str | Path | InMemory,
         *,
         column_map: Mapping[str, str] | None = None,
         instruction: str | None = None,
@@ -54,7 +54,8 @@ class PRewriteDataset:
 
         Args:
             source: a file of one of the types in `readers.READERS`, a folder that `datasets` saved, or
-                `hf:owner/name[:config][@split]`.
+                `hf:owner/name[:config][@split]`; or rows in memory: a list of `RewriteExample`s or dicts, a
+                `datasets.Dataset`, a DataFrame of pandas or polars.
             column_map: our field -> their column, or a place in it: `{"input": "question", "output": "answers.text"}`.
             instruction: for rows that have none.
             task: for rows that have none.
@@ -65,6 +66,10 @@ class PRewriteDataset:
             ConfigError: an unknown field or no column in `column_map`, or an unknown `task`.
         """
         row_format = RowFormat.build(column_map, instruction, task)
+        if not isinstance(source, str | Path):
+            opened = open_memory(source)
+            self._adopt(build_rows("memory", opened, row_format, skip_bad_rows=skip_bad_rows, path=None))
+            return
         name = str(source)
         path = None if name.startswith(PREFIX) else Path(source)
         opened = open_hub(name, row_format) if path is None else open_file(path, row_format)
@@ -73,7 +78,7 @@ class PRewriteDataset:
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path | InMemory,
         *,
         column_map: Mapping[str, str] | None = None,
         instruction: str | None = None,
@@ -84,15 +89,14 @@ class PRewriteDataset:
         return cls(source, column_map=column_map, instruction=instruction, task=task, skip_bad_rows=skip_bad_rows)
 
     @classmethod
+    def of(cls, rows: PRewriteDataset | InMemory) -> PRewriteDataset:
+        """A data set as it is, other rows in memory as one."""
+        return rows if isinstance(rows, PRewriteDataset) else cls(rows)
+
+    @classmethod
     def from_examples(cls, examples: Iterable[RewriteExample]) -> PRewriteDataset:
         """A data set in memory, under the same rules as a file; rows count from 1 in messages."""
-        records: Iterator[tuple[int, Record]] = (
-            (number, {field: getattr(example, field, None) for field in FIELDS})
-            for number, example in enumerate(examples, start=1)
-        )
-        dataset = cls.__new__(cls)
-        dataset._adopt(build_rows("memory", Opened(records, "row"), RowFormat.build(), path=None))
-        return dataset
+        return cls(list(examples))
 
     def _adopt(self, rows: Rows) -> None:
         self._rows, self._positions, self._labels = rows, np.arange(len(rows.table), dtype=np.int64), {}
@@ -114,7 +118,16 @@ class PRewriteDataset:
         """The rows as examples, in order, a batch of Python objects at a time."""
         return iter(self)
 
-    def __getitem__(self, index: int) -> RewriteExample:
+    @overload
+    def __getitem__(self, index: int) -> RewriteExample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PRewriteDataset: ...
+
+    def __getitem__(self, index: int | slice) -> RewriteExample | PRewriteDataset:
+        """One row, or a data set of the rows of a slice."""
+        if isinstance(index, slice):
+            return self._view(self._positions[index])
         return self._example(self._rows.table.slice(int(self._positions[index]), 1).to_pylist()[0])
 
     def __repr__(self) -> str:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prewrite.data.dataset import PRewriteDataset, Splits
 from prewrite.data.faults import show
 from prewrite.data.hub import PREFIX
+from prewrite.data.in_memory import InMemory
 from prewrite.data.readers import READERS, is_saved_dataset
 from prewrite.data.splits import DEFAULT_FRACTIONS, SPLIT_NAMES
 from prewrite.errors import DataError
@@ -23,10 +25,10 @@ _FILE_STEMS = {"train": ("train",), "dev": ("dev", "validation", "val"), "test":
 
 
 def load_splits(
-    source: str | Path,
+    source: str | Path | InMemory,
     *,
-    dev: str | Path | None = None,
-    test: str | Path | None = None,
+    dev: str | Path | InMemory | None = None,
+    test: str | Path | InMemory | None = None,
     seed: int = 0,
     column_map: Mapping[str, str] | None = None,
     instruction: str | None = None,
@@ -37,6 +39,7 @@ def load_splits(
     """Train, dev and test from `source`: a file, a hub id, a folder that holds `train.*` and so on, or `demo`.
 
     Folders that `datasets` saved are read too: of one data set as a file is, of several splits as a folder of files.
+    Rows in memory are what `PRewriteDataset` takes, or a dict of them by split, such as a `datasets.DatasetDict`.
 
     What is not given is cut from the train rows at the proportions 60:20:20: all of it from one file 60/20/20, only
     test (or only dev) at 60:20, i.e. a quarter. `dev` and `test` win over the folder's files. A hub id is one split
@@ -50,10 +53,20 @@ def load_splits(
         DataError: as `PRewriteDataset`; a split is or becomes empty; a label is in test only; an instruction has a
             single label, or several templates.
     """
-    if source == BUILT_IN:
+    if isinstance(source, str) and source == BUILT_IN:
         source = Path(str(files("prewrite.data").joinpath(BUILT_IN)))
-    train_file: str | Path = source
-    if not str(source).startswith(PREFIX) and os.path.isdir(source) and not is_saved_dataset(Path(source)):
+    train_file: str | Path | InMemory = source
+    if isinstance(source, Mapping):
+        parts = _splits_in(source)
+        train_file = parts["train"]
+        dev = parts.get("dev") if dev is None else dev
+        test = parts.get("test") if test is None else test
+    elif (
+        isinstance(source, str | Path)
+        and not str(source).startswith(PREFIX)
+        and os.path.isdir(source)
+        and not is_saved_dataset(Path(source))
+    ):
         found = _files_of(Path(source))
         if "train" not in found:
             names = ", ".join(sorted(file.name for file in Path(source).iterdir())) or "nothing"
@@ -62,7 +75,7 @@ def load_splits(
     if not hold_out_test:
         test = None
 
-    def load(file: str | Path) -> PRewriteDataset:
+    def load(file: str | Path | InMemory) -> PRewriteDataset:
         return PRewriteDataset.load(
             file, column_map=column_map, instruction=instruction, task=task, skip_bad_rows=skip_bad_rows
         )
@@ -85,6 +98,14 @@ def load_splits(
     splits = Splits(train_rows, dev_rows, test_rows, seed=seed, dropped=dropped)
     _check_templates(splits)
     return _with_common_labels(splits)
+
+
+def _splits_in(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Split name -> its rows. Raises `DataError` where there are none of train."""
+    found = {split: source[stem] for split in SPLIT_NAMES for stem in _FILE_STEMS[split] if stem in source}
+    if "train" not in found:
+        raise DataError(f"the rows are those of {', '.join(map(str, source)) or 'nothing'}; name the first train")
+    return found
 
 
 def _files_of(folder: Path) -> dict[str, Path]:

@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from prewrite.types import RewriteExample
 
 logger = logging.getLogger(__name__)
-
-FORBIDDEN_TEXTS = 2000
-"""Training inputs that the leakage guard knows; beyond that a copy is luck."""
 
 # ---- data -----------------------------------------------------------------------------------------------------------
 
@@ -247,16 +243,11 @@ def open_reward(
 
     `task_part` is what training adds to them, see `open_training_reward`.
     """
-    from prewrite.scoring.rewards import TaskReward
+    from prewrite.scoring.rewards import TaskReward, guards_of
 
-    guards, decodings = config.guards, {evaluator.decoding_of(example) for example in examples}
-    if decodings == {"likelihood"}:
-        # Labels are scored directly there, so an instruction need not list them; anywhere else the task model learns
-        # the labels from the instruction alone.
-        guards = [name for name in guards if name != "keep_words"]
     reward = TaskReward(
         evaluator,
-        guards=guards,
+        guards=guards_of(evaluator, examples, config.guards),
         fidelity=open_fidelity(config, evaluator),
         min_fidelity=config.min_fidelity,
         constraints=open_constraints(config, evaluator),
@@ -268,6 +259,8 @@ def open_reward(
 
 def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequence[Splits]) -> TaskReward:
     """What a rewrite earns in training."""
+    from prewrite.train.mixture import some_inputs
+
     trains = [part.train for part in splits]
     return open_reward(
         config,
@@ -275,7 +268,7 @@ def open_training_reward(config: TrainConfig, evaluator: Evaluator, splits: Sequ
         [rows[0] for part in trains for rows in part.by_instruction().values()],
         mode=config.reward_mode,
         guard_weight=config.guard_weight,
-        forbidden_texts=[row.input for rows in trains for row in islice(rows, FORBIDDEN_TEXTS // len(trains))],
+        forbidden_texts=some_inputs(trains),
         **_reward_model(config),
     )
 
@@ -338,13 +331,11 @@ def open_trainer(
     progress: Callable[[int, dict[str, float]], None],
 ) -> Trainer:
     """The trainer of the settings, ready to train."""
-    from peft import LoraConfig
-
     from prewrite.train.algorithms import ALGORITHMS
     from prewrite.train.mixture import joined
+    from prewrite.train.trainer import default_lora
     from prewrite.train.warm_start import adapter_for
 
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
     trainer: Trainer = ALGORITHMS[config.algorithm].trainer_class()(
         config.base_model,
         reward.evaluator,
@@ -353,7 +344,7 @@ def open_trainer(
         dev_dataset=joined([part.dev for part in splits]),
         reward=reward,
         warm_start=adapter_for(config.warm_start, config.base_model, config.meta_family),
-        lora=lora if config.lora else None,
+        lora=default_lora(config.lora_rank) if config.lora else None,
         progress=progress,
         **trainer_settings(config),
     )

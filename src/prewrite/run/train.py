@@ -130,8 +130,6 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
         trainer = open_trainer(config, splits, mixture, reward, run, progress)
         with saying_how_to_go_on(run), stop_on_interrupt(trainer):
             trainer.train(resume_from_checkpoint=resume_from)
-    if main and not trainer.stop_requested:
-        trainer.save_rewriter()
     return Trained(trainer, instructions, run)
 
 

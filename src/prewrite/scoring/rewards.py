@@ -56,6 +56,18 @@ def check_penalties(*, guards: Sequence[str] = (), guard_weight: float = 0.0, mi
         raise ConfigError(f"min_fidelity is {min_fidelity}; it must be in [0, 1]")
 
 
+def guards_of(
+    evaluator: Evaluator, examples: Sequence[RewriteExample], guards: Sequence[str] = DEFAULT_GUARDS
+) -> list[str]:
+    """Those of `guards` that rows such as `examples` need.
+
+    Where labels are scored, an instruction need not list them; anywhere else the task model learns the labels from
+    the instruction alone.
+    """
+    scored = {evaluator.decoding_of(example) for example in examples} == {"likelihood"}
+    return [name for name in guards if not (scored and name == "keep_words")]
+
+
 @dataclass(frozen=True)
 class Graded:
     """One rewrite, graded on the update's examples."""
@@ -183,15 +195,25 @@ class TaskReward:
         return max(sum(penalties.values()), -2 * self.guard_weight)
 
 
-def compute_reward(prediction: str, example: RewriteExample, reward_mode: str = "auto") -> float:
+def compute_reward(prediction: str, example: RewriteExample | str | Sequence[str], reward_mode: str = "auto") -> float:
     """The reward in [0, 1] of one task-model output for one example, by a mode that needs no model to grade it.
 
-    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities.
+    In place of an example its gold answer is enough, or a list of answers that are all right.
+
+    >>> compute_reward("The answer is Paris.", "Paris"), compute_reward("It is 3 + 4 = 7.", "7", "numeric_match")
+    (1.0, 1.0)
+
+    Raises `ConfigError` for a mode that is unknown or that needs log-probabilities, and for no gold answer.
     """
     if reward_mode not in MODEL_FREE_MODES:
         needs_model = "needs the task model's log-probabilities; use TaskReward" if reward_mode in REWARD_MODES else ""
         raise ConfigError(
             f"reward_mode {reward_mode!r} {needs_model or 'is unknown'}; choose one of {', '.join(MODEL_FREE_MODES)}"
         )
+    if not isinstance(example, RewriteExample):
+        answers = example if isinstance(example, str) else tuple(example)
+        if not answers:
+            raise ConfigError("there is no gold answer; give a text, or a list with at least one")
+        example = RewriteExample("", "", answers, "math" if reward_mode == "numeric_match" else None)
     name = metric_for(example.task) if reward_mode == "auto" else reward_mode
     return get_metric(name)(parse_answer(prediction, example), example.targets)

@@ -29,14 +29,11 @@ class Trainer(Protocol):
     def updates(self) -> int:
         """Updates done."""
 
-    def train(self, resume_from_checkpoint: str | Path | None = None) -> dict[str, float]:
-        """Train, then put the best policy on dev back; the metrics of the last update."""
+    def train(self, *, resume_from_checkpoint: str | Path | None = None) -> dict[str, float]:
+        """Train, put the best policy on dev back, and save it as the rewriter; the metrics of the last update."""
 
     def rewriter(self) -> Rewriter:
         """The policy as it is now, for writing rewrites."""
-
-    def save_rewriter(self) -> Path:
-        """Write the policy as it is now to the run folder's `rewriter/`."""
 
 
 SHARED_SETTINGS = ("response_length", "num_ppo_epochs", "kl_coef")

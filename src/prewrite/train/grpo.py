@@ -79,9 +79,8 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
     config_class: type[GRPOConfig | RLOOConfig]
 
     def __init__(self, *arguments: Any, resample_ties: bool = True, **settings: Any):
+        self.resample_ties = resample_ties
         super().__init__(*arguments, **settings)
-        self.group_reward = GroupReward(self.grade, resample_ties=resample_ties)
-        self.clock = Clock()
 
     @classmethod
     def trl_config(cls, given: Mapping[str, Any], *, updates: int, groups: int, folder: Path) -> Any:
@@ -93,6 +92,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: Any, lora: LoraConfig | None
     ) -> None:
         """TRL's constructor, with the prompts of all updates as its data and `_reward` as its reward function."""
+        self.group_reward, self.clock = GroupReward(self.grade, resample_ties=self.resample_ties), Clock()
         tokenizer.model_input_names = ["input_ids", "attention_mask"]  # a plain fast tokenizer adds token types
         # Without an adapter to switch off the reference is a copy; TRL makes one only where `beta` needs it.
         frozen = copy.deepcopy(model) if lora is None and args.beta == 0 else None
@@ -124,13 +124,10 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | Path | None = None, **settings: Any) -> dict[str, float]:
-        """Run TRL's training until `max_steps`, the dev set's patience, or a stop request; restore the best policy.
-
-        Returns the metrics of the last update. A stop request (`self.stop_requested = True`, as Ctrl-C sets it)
-        ends training after the running update, with a checkpoint.
-        """
+    def run_updates(self, resume_from_checkpoint: str | Path | None) -> dict[str, float]:
+        """Run TRL's training until `max_steps`, the dev set's patience, or a stop request; restore the best policy."""
         self.metrics: dict[str, float] = {}
+        settings: dict[str, str] = {}
         if resume_from_checkpoint is not None:
             path = Path(resume_from_checkpoint)
             if not (path / "trainer_state.json").is_file():
@@ -145,7 +142,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
                 self.restore_best()
                 return self.metrics
             settings["resume_from_checkpoint"] = str(path)
-        super().train(**settings)
+        super(RewriterTrainer, self).train(**settings)  # TRL's
         self.restore_best()
         return self.metrics
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from prewrite.data import PRewriteDataset
+from prewrite.data import InMemory, PRewriteDataset
 from prewrite.errors import ConfigError
 from prewrite.files import why_unreadable
 from prewrite.text import parse_yaml
@@ -32,12 +33,25 @@ class Mixture:
     """Instruction (or another wording of it) -> its own meta prompt, where its rows bring one."""
 
     @classmethod
-    def of(cls, source: Mixture | PRewriteDataset) -> Mixture:
-        """A mixture as it is; a data set as one whose instructions are drawn alike."""
+    def of(cls, source: TrainRows) -> Mixture:
+        """A mixture as it is; rows as one whose instructions are drawn alike."""
         if isinstance(source, Mixture):
             return source
-        rows = source.by_instruction()
-        return cls(rows, (1 / len(rows),) * len(rows), source.templates())
+        dataset = PRewriteDataset.of(source)
+        rows = dataset.by_instruction()
+        return cls(rows, (1 / len(rows),) * len(rows), dataset.templates())
+
+
+TrainRows = Mixture | PRewriteDataset | InMemory
+"""What a rewriter can be trained on."""
+
+MOST_INPUTS = 2000
+"""Training inputs that the leakage guard knows; beyond that a copy is luck."""
+
+
+def some_inputs(datasets: Sequence[PRewriteDataset]) -> list[str]:
+    """The first inputs of each, `MOST_INPUTS` in all: what a rewrite must not copy."""
+    return [row.input for rows in datasets for row in islice(rows, MOST_INPUTS // len(datasets))]
 
 
 def mix(

@@ -71,12 +71,8 @@ class PRewritePPOTrainer(TRLPPOTrainer):
         super().__init__(*arguments, **settings)
         self.entropy_coef = entropy_coef
 
-    def train(self, resume_from_checkpoint: str | Path | None = None) -> dict[str, float]:
-        """Run updates until `max_steps`, the dev set's patience, or a stop request; restore the best policy.
-
-        Returns the metrics of the last update. A stop request (`self.stop_requested = True`, as Ctrl-C sets it)
-        ends the loop after the running update, with a checkpoint.
-        """
+    def run_updates(self, resume_from_checkpoint: str | Path | None) -> dict[str, float]:
+        """Run updates until `max_steps`, the dev set's patience, or a stop request; restore the best policy."""
         self.begin(resume_from_checkpoint)
         metrics: dict[str, float] = {}
         last = self.updates if self.dev.exhausted else self.max_updates  # a resumed run may have ended already

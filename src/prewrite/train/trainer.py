@@ -1,7 +1,7 @@
 """What all trainers of a rewriter share: arguments, dev stopping, stop requests, the run folder, the rewriter.
 
 An algorithm's trainer has two base classes, `RewriterTrainer` and then TRL's trainer. It brings TRL's settings
-(`trl_config`), the call of TRL's constructor (`start_trl`) and the training itself (`train`).
+(`trl_config`), the call of TRL's constructor (`start_trl`) and the training itself (`run_updates`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from accelerate import Accelerator
 from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from prewrite.data import PRewriteDataset
+from prewrite.data import InMemory, PRewriteDataset
 from prewrite.errors import ConfigError, TrainingError
 from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
 from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, save_rewriter
-from prewrite.rewriter.starter import load_base
+from prewrite.rewriter.starter import default_temperature, load_base
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
-from prewrite.scoring.rewards import TaskReward
+from prewrite.scoring.rewards import TaskReward, guards_of
 from prewrite.train import checkpoint, processes
 from prewrite.train.clock import Clock
 from prewrite.train.cost import RunCost
@@ -34,7 +34,8 @@ from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.grading import Grader
 from prewrite.train.health import Health
 from prewrite.train.kl import KLController
-from prewrite.train.mixture import Mixture
+from prewrite.train.mixture import Mixture, TrainRows, some_inputs
+from prewrite.train.warm_start import adapter_for
 
 
 class NextStep(NamedTuple):
@@ -50,15 +51,19 @@ class RewriterTrainer:
     """Trains `base_model` to rewrite the instructions of `train_dataset` so that the task model scores better.
 
     Args:
-        base_model: folder, hub id or `embedded`; or a loaded (model, tokenizer) pair.
+        base_model: folder, hub id or `embedded`; or a loaded (model, tokenizer) pair, which is taken as it is: without
+            a warm start and without LoRA unless they are given.
         evaluator: scores rewrites with the frozen task model.
         meta_family: the meta prompt, see `meta_prompts`.
         log_dir: the run folder; metrics, rollouts and checkpoints go there.
-        train_dataset: rows, or a `Mixture` of instructions and their rows; each update draws its examples from them.
+        train_dataset: rows, as `PRewriteDataset` takes them, or a `Mixture` of instructions and their rows; each
+            update draws its examples from them. They may be given to `train` instead.
         dev_dataset: rows that decide which policy is kept and when to stop.
         reward: what a rewrite earns; by default the evaluator's metric and the default guards.
-        warm_start: folder of an adapter that is merged into the base model first and becomes the KL reference.
-        lora: a `peft.LoraConfig`, or None for full finetuning. Its dropout stays off, see docs/decisions.md.
+        warm_start: folder of an adapter that is merged into the base model first and becomes the KL reference; None
+            for none, `auto` as on the command line: below 1B parameters the one shipped or made on first use.
+        lora: a `peft.LoraConfig`, or None for full finetuning; `auto` as on the command line: rank 16. Its dropout
+            stays off, see docs/decisions.md.
         examples_per_rewrite: rows that every rewrite of an instruction is scored on in one update.
         instructions_per_step: distinct instructions in one update; the rollouts are shared out evenly.
         max_steps: updates.
@@ -67,7 +72,8 @@ class RewriterTrainer:
         save_steps, save_total_limit: updates between checkpoints, and how many of the newest are kept.
         target_kl: if set, the KL coefficient adapts so that the KL per completion approaches it, in nats.
         progress: called after every update with its number and metrics.
-        trl_settings: fields of TRL's config for the algorithm.
+        trl_settings: fields of TRL's config for the algorithm. The default of `temperature` is the command line's: 1,
+            and 0.7 below 1B parameters.
 
     Raises `ConfigError` for settings that are unknown or cannot work, before anything is written.
     """
@@ -87,14 +93,14 @@ class RewriterTrainer:
         meta_family: str = "generic",
         log_dir: str | Path = "runs/rewriter",
         *,
-        train_dataset: PRewriteDataset | Mixture,
-        dev_dataset: PRewriteDataset | None = None,
+        train_dataset: TrainRows | None = None,
+        dev_dataset: InMemory | PRewriteDataset | None = None,
         reward: TaskReward | None = None,
-        warm_start: str | Path | None = None,
-        lora: LoraConfig | None = None,
+        warm_start: str | Path | None = "auto",
+        lora: LoraConfig | Literal["auto"] | None = "auto",
         examples_per_rewrite: int = 16,
         instructions_per_step: int = 1,
-        max_steps: int = 50,
+        max_steps: int = 30,
         eval_steps: int = 5,
         patience: int = 0,
         dev_examples: int = 100,
@@ -106,41 +112,71 @@ class RewriterTrainer:
     ):
         meta_prompt = load_meta_prompt(meta_family)
         self.run_folder = RunFolder(Path(log_dir))
-        self.mixture = Mixture.of(train_dataset)
-        self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows))
+        self.instructions_per_step = instructions_per_step
         self.max_updates = max_steps
-        groups, folder = self.instructions_per_step, self.run_folder.path
-        args = self.trl_config(trl_settings, updates=max_steps, groups=groups, folder=folder)
-        self.kl_controller = KLController(self._setting(args, "kl_coef"), target=target_kl)
-        self.run_folder.path.mkdir(parents=True, exist_ok=True)
-        if isinstance(base_model, tuple):
-            (model, tokenizer), name = base_model, "custom"
-        else:
-            model, tokenizer = load_base(str(base_model), warm_start=warm_start)
-            name = str(base_model)
-        clear_sampling_defaults(model)
-        self.end_ids = end_ids(model, tokenizer)
-        model.generation_config.eos_token_id = list(self.end_ids)
-        self.warm_start = Path(warm_start) if warm_start is not None else None
-        self.reward = reward or TaskReward(evaluator)
-        self.settings = RewriterSettings(
-            base_model=name,
-            meta_prompt=meta_prompt,
-            templates=self.mixture.templates,
-            max_new_tokens=self._setting(args, "response_length"),
-            temperature=args.temperature,
-        )
-        self.grade = Grader(self.reward, self.mixture.rows, count=examples_per_rewrite, seed=args.seed)
-        self.dev = DevStopping(
-            dev_dataset, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
-        )
         self.save_every, self.save_total_limit = save_steps, save_total_limit
         self.progress = progress
         self.cost = RunCost(evaluator.task_model)
         self.stop_requested = False
         self.health = Health()
-        set_seed(args.seed)  # TRL 0.25 draws the adapter before it seeds
-        self.start_trl(model, tokenizer, args, lora)
+        dev_rows = None if dev_dataset is None else PRewriteDataset.of(dev_dataset)
+        loaded = isinstance(base_model, tuple)
+        if not loaded:
+            trl_settings = {"temperature": default_temperature(str(base_model)), **trl_settings}
+
+        def start(rows: TrainRows) -> None:
+            """All that depends on the rows, and what is slow."""
+            self.mixture = Mixture.of(rows)
+            groups = self.instructions_per_step = min(instructions_per_step, len(self.mixture.rows))
+            args = self.trl_config(trl_settings, updates=max_steps, groups=groups, folder=self.run_folder.path)
+            self.kl_controller = KLController(self._setting(args, "kl_coef"), target=target_kl)
+            self.run_folder.path.mkdir(parents=True, exist_ok=True)
+            if isinstance(base_model, tuple):
+                (model, tokenizer), name = base_model, "custom"
+                adapter = None if warm_start in (None, "auto") else Path(str(warm_start))
+            else:
+                name = str(base_model)
+                adapter = adapter_for(str(warm_start or "none"), name, meta_family)
+                model, tokenizer = load_base(name, warm_start=adapter)
+            clear_sampling_defaults(model)
+            self.end_ids = end_ids(model, tokenizer)
+            model.generation_config.eos_token_id = list(self.end_ids)
+            self.warm_start = adapter
+            self.reward = reward or default_reward(evaluator, self.mixture)
+            self.settings = RewriterSettings(
+                base_model=name,
+                meta_prompt=meta_prompt,
+                templates=self.mixture.templates,
+                max_new_tokens=self._setting(args, "response_length"),
+                temperature=args.temperature,
+            )
+            self.grade = Grader(self.reward, self.mixture.rows, count=examples_per_rewrite, seed=args.seed)
+            self.dev = DevStopping(
+                dev_rows, self.reward, every=eval_steps, patience=patience, limit=dev_examples, seed=args.seed
+            )
+            set_seed(args.seed)  # TRL 0.25 draws the adapter before it seeds
+            if lora == "auto":
+                self.start_trl(model, tokenizer, args, None if loaded else default_lora())
+            else:
+                self.start_trl(model, tokenizer, args, lora)
+
+        self._start: Callable[[TrainRows], None] | None = start
+        if train_dataset is not None:
+            self.take_rows(train_dataset)
+
+    def take_rows(self, train_dataset: TrainRows | None) -> None:
+        """Load the model and prepare for training on these rows. Raises `ConfigError` for none, and for others."""
+        if self._start is None:
+            if train_dataset is not None:
+                raise ConfigError("train_dataset is given to the trainer and to train(); give it once")
+        elif train_dataset is None:
+            raise ConfigError(
+                f"there is nothing to train on; write trainer.train(rows), or {type(self).__name__}(..., "
+                "train_dataset=rows), where rows are a PRewriteDataset, such as PRewriteDataset('train.jsonl')"
+            )
+        else:
+            start, self._start = self._start, None
+            start(train_dataset)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any], *, groups: int) -> None:
@@ -177,6 +213,26 @@ class RewriterTrainer:
     def updates(self) -> int:
         """Updates done."""
         raise NotImplementedError
+
+    def run_updates(self, resume_from_checkpoint: str | Path | None) -> dict[str, float]:
+        """Run updates until `max_steps`, the dev set's patience, or a stop request; restore the best policy."""
+        raise NotImplementedError
+
+    def train(
+        self, train_dataset: TrainRows | None = None, *, resume_from_checkpoint: str | Path | None = None
+    ) -> dict[str, float]:
+        """Train until `max_steps`, the dev set's patience, or a stop request, and save the rewriter.
+
+        The rewriter, in the run folder's `rewriter/`, is the best on dev rows where there are any, else the last one.
+        A stop request (`self.stop_requested = True`, as Ctrl-C sets it) ends training after the running update, with
+        a checkpoint in place of a rewriter. Returns the metrics of the last update. Raises `ConfigError` where the
+        trainer has no rows and `train_dataset` gives none.
+        """
+        self.take_rows(train_dataset)
+        metrics = self.run_updates(resume_from_checkpoint)
+        if self.accelerator.is_main_process and not self.stop_requested:
+            self.save_rewriter()
+        return metrics
 
     # ---- after every update ---------------------------------------------------------------------------------------
 
@@ -253,6 +309,18 @@ class RewriterTrainer:
         """What is trained, without accelerate's wrapper."""
         model: nn.Module = self.accelerator.unwrap_model(self.model)
         return model
+
+
+def default_lora(rank: int = 16) -> LoraConfig:
+    """The adapter that is trained where nothing else is said."""
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+
+
+def default_reward(evaluator: Evaluator, mixture: Mixture) -> TaskReward:
+    """The evaluator's metric and the default guards, which know the inputs of the train rows."""
+    each = list(mixture.rows.values())
+    guards = guards_of(evaluator, [rows[0] for rows in each])
+    return TaskReward(evaluator, guards=guards, forbidden_texts=some_inputs(each))
 
 
 def clear_sampling_defaults(model: PreTrainedModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ except ImportError:
         f"TRL {metadata.version('trl')} has no PPOTrainer, which PPO needs; `pip install 'trl==0.25.*'`, "
         "or train with --algorithm grpo or rloo, which run on any TRL since 0.25"
     ) from None
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["PPO_DEFAULTS", "TRLPPOTrainer", "ppo_trainer"]
 
@@ -107,6 +110,12 @@ class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
             self.end_ids = () if args.stop_token_id is None else (args.stop_token_id,)
         self.max_updates = args.num_total_batches
         self.instructions_per_step = min(self.instructions_per_step, args.batch_size)
+        if args.batch_size == 1:
+            logger.warning(
+                "an update of one rewrite cannot learn: a rewrite is good or bad beside other rewrites of its "
+                "instruction, and alone it has none; give per_device_train_batch_size=16, or "
+                "gradient_accumulation_steps=16"
+            )
 
     @property
     def policy(self) -> PolicyWithValueHead:
