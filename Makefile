@@ -2,6 +2,7 @@
 # make test: all tests. Both make their own virtual environment from constraints.txt.
 # make test-gateway: the openai backend through the real litellm proxy, in an environment of its own (750 MB).
 # make test-llama: the same against the real server of llama.cpp, which it compiles first.
+# make test-interop: exports and the DSPy optimiser with the real DSPy, LangChain and promptfoo (the last one where there is npm).
 # make rounds: runs that are killed and go on, compared with undisturbed ones (docs/reliability.md).
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
 
@@ -10,9 +11,10 @@ VENV ?= .venv
 LATEST ?= .venv-latest
 GATEWAY ?= .venv-litellm
 LLAMA ?= .venv-llama
+INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-gateway test-llama test-latest check bench rounds clean setup
+.PHONY: demo test test-gateway test-llama test-interop test-latest check bench rounds clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -30,6 +32,10 @@ test-gateway: $(VENV)/.dev $(GATEWAY)/.ready
 test-llama: $(VENV)/.dev $(LLAMA)/.ready
 	PREWRITE_LLAMA_VENV=$(LLAMA) $(BIN)/python -m pytest -m server tests/task_models/test_llama_cpp_server.py
 
+test-interop: $(INTEROP)/.ready
+	PREWRITE_PROMPTFOO=$$(ls $(CURDIR)/$(INTEROP)/node_modules/.bin/promptfoo $(INTEROP)/node_modules/.bin/promptfoo 2>/dev/null | head -n 1) \
+		$(INTEROP)/bin/python -m pytest -rs tests/interop
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +51,7 @@ rounds: $(VENV)/.dev
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) $(INTEROP) build dist runs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -72,4 +78,10 @@ $(GATEWAY)/.ready: tests/servers/litellm_proxy.py
 
 $(LLAMA)/.ready: tests/servers/llama_cpp_server.py
 	$(PYTHON) tests/servers/llama_cpp_server.py install $(LLAMA)
+	touch $@
+
+$(INTEROP)/.ready: pyproject.toml constraints-interop.txt
+	test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --constraint constraints-interop.txt --editable '.[dspy]' langchain-core pytest pytest-timeout hypothesis
+	if command -v npm; then npm install --prefix $(INTEROP) --no-audit --no-fund promptfoo@0.121.20; fi
 	touch $@

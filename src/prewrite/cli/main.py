@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train, choose, test and report on the built-in data, offline",
     "search": "search a better prompt: wording, answer line, exemplars and label offsets",
     "ask": "answer inputs with a prompt.json",
+    "export": "write a prompt for another tool: promptfoo, LangChain, DSPy, Ollama, Jinja",
     "train": "train a rewriter and test what it gains",
     "train-reward": "learn a reward model from a run's scored rollouts",
     "rewrite": "rewrite an instruction with a trained rewriter",
