@@ -232,3 +232,27 @@ def test_a_thousand_of_100_000_entries_are_found_within_50_ms(cache):
         assert len(cache.get(wanted)) == 1000
         times.append(time.process_time() - start)
     assert min(times) < 0.05
+
+
+@pytest.mark.parametrize("kept", ["{", '"A', "null", "3", "[1, 2]", b"\xff\xfe"])
+def test_what_cannot_be_an_answer_is_asked_again_once_and_replaced(cache, kept):
+    model, asked = recording()
+    CachedTaskModel(model, cache).generate(["a", "b"])
+    cache.close()
+    key = answer_key(model.identity, Batch("generate", ("a",)), 0)
+    with sqlite3.connect(cache.path) as connection:
+        assert connection.execute("UPDATE answers SET value = ? WHERE key = ?", (kept, key)).rowcount == 1
+    connection.close()
+    asked.clear()
+    for _ in range(2):
+        assert CachedTaskModel(model, cache).generate(["a", "b"]) == ["A", "B"]
+    assert asked == ["a"] and cache.info().entries == 2
+
+
+def test_an_answer_that_another_process_was_first_to_keep_stays(cache):
+    key = b"k" * 32
+    cache.put("model", [(key, "first")])
+    cache.put("model", [(key, "second")])
+    assert cache.get([key]) == {key: "first"}
+    cache.put("model", [(key, "third")], replace=[key])
+    assert cache.get([key]) == {key: "third"}

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,24 +82,23 @@ class AnswerCache:
         self._inode: int | None = None
         self._model_ids: dict[str, int] = {}
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Value]:
-        """The answers that are here, by key."""
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Value | None]:
+        """The answers that are here, by key; None where what is kept cannot be read as one."""
 
-        def read(connection: sqlite3.Connection) -> dict[bytes, Value]:
-            found: dict[bytes, Value] = {}
+        def read(connection: sqlite3.Connection) -> dict[bytes, Value | None]:
+            found: dict[bytes, Value | None] = {}
             ordered = sorted(set(keys))  # neighbours in the tree share pages
             for start in range(0, len(ordered), _KEYS_PER_QUERY):
                 part = ordered[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, value FROM answers WHERE key IN ({marks})"
-                rows = ((key, _decode(text)) for key, text in connection.execute(query, part))
-                found.update((key, value) for key, value in rows if value is not None)
+                found.update((key, _decode(text)) for key, text in connection.execute(query, part))
             return found
 
         return self._do(read)
 
-    def put(self, identity: str, answers: Iterable[tuple[bytes, Value]]) -> None:
-        """Keep answers, all in one transaction. An answer already there stays."""
+    def put(self, identity: str, answers: Iterable[tuple[bytes, Value]], *, replace: Collection[bytes] = ()) -> None:
+        """Keep answers, all in one transaction. An answer already there stays, unless its key is in `replace`."""
         identity = without_keys(identity, guess=False)
         rows = [(key, without_keys(json.dumps(value), guess=False)) for key, value in answers]
 
@@ -107,6 +106,8 @@ class AnswerCache:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 model = self._model_id(connection, identity)
+                spoiled = [(key,) for key, _ in rows if key in replace]
+                connection.executemany("DELETE FROM answers WHERE key = ?", spoiled)
                 connection.executemany(
                     "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", [(key, model, text) for key, text in rows]
                 )
@@ -285,8 +286,9 @@ class CachedTaskModel(Wrapper):
         known = self.cache.get(keys)
         missing: dict[bytes, list[int]] = {}
         for row, key in enumerate(keys):
-            if is_answer(known.get(key), batch):
-                yield row, Reply(known[key], cached=True)
+            value = known.get(key)
+            if value is not None and is_answer(value, batch):
+                yield row, Reply(value, cached=True)
             else:
                 missing.setdefault(key, []).append(row)
         if not missing:
@@ -301,7 +303,7 @@ class CachedTaskModel(Wrapper):
                 continue
             kept = [(key, answer.value) for key, answer in together if answer.known_model]
             if answers := [(key, value) for key, value in kept if not isinstance(value, NoAnswer)]:
-                self.cache.put(identity, answers)
+                self.cache.put(identity, answers, replace=missing.keys() & known.keys())  # what is no answer to it
             for key, answer in together:
                 first, *others = missing[key]
                 yield first, answer

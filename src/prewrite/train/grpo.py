@@ -98,7 +98,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         frozen = copy.deepcopy(model) if lora is None and args.beta == 0 else None
         groups, updates = self.instructions_per_step, self.max_updates
         prompts = step_prompts(self.mixture, groups, updates, tokenizer, self.settings, seed=args.seed)
-        with loadable(model) if lora is None and args.beta else nullcontext():
+        with loadable(model) if lora is None and args.beta else nullcontext(), taken_by_trl():
             super(RewriterTrainer, self).__init__(
                 model=model,
                 args=args,

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prewrite.data import InMemory, PRewriteDataset
-from prewrite.errors import ConfigError, TrainingError
+from prewrite.errors import ConfigError, PrewriteError, TrainingError
 from prewrite.lm.tokens import end_ids
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
@@ -333,12 +333,15 @@ def clear_sampling_defaults(model: PreTrainedModel) -> None:
 
 @contextmanager
 def taken_by_trl() -> Iterator[None]:
-    """What TRL raises in here for a value of its config is a `ConfigError` that says where the value stands."""
+    """What TRL raises in here, for a value of its config, is a `ConfigError` that says where the value stands.
+
+    It is put around TRL's own code alone.
+    """
     try:
         yield
-    except ConfigError:
+    except PrewriteError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f"TRL does not take a setting: {' '.join(str(error).split())}; correct trl_overrides"
-        ) from None
+        ) from error

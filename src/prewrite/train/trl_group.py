@@ -35,6 +35,7 @@ from prewrite.rewriter.rewriter import RewriterSettings, query_ids
 from prewrite.train import processes
 from prewrite.train.draws import draw_instructions
 from prewrite.train.mixture import Mixture
+from prewrite.train.trl_values import check_values, try_out
 
 __all__ = ["TRL_KEYS", "GRPOConfig", "GRPOTrainer", "RLOOConfig", "RLOOTrainer", "SharedPrompts", "group_config",
            "loadable", "step_prompts"]  # fmt: skip
@@ -92,7 +93,7 @@ def group_config(
 
     Raises `ConfigError` for what TRL does not know, what follows from other settings, and rewrites that do not divide.
     """
-    known = {field.name for field in dataclasses.fields(kind)}
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
     for name in given:
         if name not in known:
             raise ConfigError(
@@ -100,6 +101,7 @@ def group_config(
             )
         if name in DERIVED or name in FIXED:
             raise ConfigError(f"{name!r} follows from the trainer's own settings; leave it out of trl_overrides")
+    check_values(kind, given)
     settings: dict[str, Any] = {**GROUP_DEFAULTS, **given}
     if updates < 1:
         raise ConfigError(f"max_steps is {updates}; it must be at least 1")
@@ -120,7 +122,9 @@ def group_config(
     old, new = CHECKPOINTING
     if new in known:
         settings.setdefault(new, settings.pop(old))
-    return kind(**{name: value for name, value in settings.items() if name in known})
+    config = kind(**{name: value for name, value in settings.items() if name in known})
+    try_out(config, config.max_steps)
+    return config
 
 
 class SharedPrompts(Trainer):

@@ -20,6 +20,7 @@ from prewrite.lm.packing import Completions, Prompts
 from prewrite.rewriter.policy import PolicyWithValueHead, TokenStats, ValueHead
 from prewrite.train import checkpoint, processes
 from prewrite.train.trainer import RewriterTrainer, taken_by_trl
+from prewrite.train.trl_values import check_values, try_out
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
 try:
@@ -58,11 +59,12 @@ PPO_DEFAULTS = {
 
 def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PPOConfig:
     """`given` over `PPO_DEFAULTS` over TRL's own. Raises `ConfigError` for what TRL does not know."""
-    known = {field.name for field in dataclasses.fields(PPOConfig)}
+    known = {field.name for field in dataclasses.fields(PPOConfig) if field.init}
     if unknown := sorted(set(given) - known):
         raise ConfigError(
             f"{unknown[0]!r} is no setting of the trainer or of trl.PPOConfig; check the spelling in trl_overrides"
         )
+    check_values(PPOConfig, given)
     settings: dict[str, Any] = {**PPO_DEFAULTS, **given}
     if max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}; it must be at least 1")
@@ -70,8 +72,22 @@ def ppo_config(given: Mapping[str, Any], max_steps: int, output_dir: Path) -> PP
     settings.setdefault("use_cpu", not torch.cuda.is_available())
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     settings.setdefault("total_episodes", max_steps * batch * processes.count())
+    parts = settings.get("num_mini_batches", 1)
+    if batch % parts:
+        raise ConfigError(
+            f"trl_overrides: num_mini_batches is {parts}; it must divide the {batch} rewrites of a process"
+        )
+    if settings.get("whiten_rewards") and batch // parts < 8:
+        raise ConfigError(
+            f"trl_overrides: whiten_rewards needs 8 rewrites in a mini-batch and there are {batch // parts}; raise "
+            "rewrites_per_step, or leave it out"
+        )
+    if settings["stop_token"] and settings.get("stop_token_id") is not None:
+        raise ConfigError("trl_overrides: stop_token_id goes with `stop_token: null`; give both, or neither")
     with taken_by_trl():
-        return PPOConfig(**settings)
+        config = PPOConfig(**settings)
+        try_out(config, max_steps)
+        return config
 
 
 class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
@@ -91,7 +107,7 @@ class TRLPPOTrainer(RewriterTrainer, PPOTrainer):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: PPOConfig, lora: LoraConfig | None
     ) -> None:
         """TRL's constructor, around one trunk for policy and value."""
-        with policy_wrapper(PolicyWithValueHead):
+        with policy_wrapper(PolicyWithValueHead), taken_by_trl():
             PPOTrainer.__init__(
                 self,
                 args=args,
