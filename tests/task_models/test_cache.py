@@ -105,7 +105,7 @@ def test_answers_that_were_computed_together_are_kept_together(cache):
     assert seen == [(0, "A", 3), (1, "B", 3), (2, "C", 3)]
 
     class Killed(AnswerCache):
-        def put(self, identity, answers):
+        def put(self, identity, answers, **settings):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import torch
 from toy import toy_evaluator, toy_model, toy_rows
 
 from prewrite.cli.main import main
-from prewrite.errors import TrainingError
+from prewrite.errors import TaskModelError, TrainingError
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.rewards import TaskReward
 from prewrite.train.algorithms import ALGORITHMS
@@ -172,3 +172,33 @@ def test_a_metric_that_fails_in_training_stops_with_a_checkpoint_and_the_run_goe
     (tmp_path / "mended").touch()
     assert main([*flags, "--resume"]) == 0
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+
+
+@each
+@pytest.mark.parametrize("fails_at", [1, 4])
+def test_a_task_model_that_fails_in_an_update_leaves_the_one_before_and_the_run_ends_as_if_nothing_had_been(
+    tmp_path, algorithm, fails_at
+):
+    straight = toy_trainer(algorithm, tmp_path / "straight", save_steps=100)
+    straight.train()
+    evaluator = toy_evaluator()
+    answer = evaluator.task_model.answer
+    settings = {"reward": TaskReward(evaluator, guards=()), "save_steps": 100}
+    failed = toy_trainer(algorithm, tmp_path / "failed", **settings)
+
+    def failing(prompt):
+        if failed.updates == fails_at:
+            raise TaskModelError("the server is gone")
+        return answer(prompt)
+
+    evaluator.task_model.answer = failing
+    with pytest.raises(TaskModelError, match="gone"):
+        failed.train()
+    saved = failed.run_folder.newest_checkpoint()
+    assert saved.name == f"step-{fails_at:05d}"
+    evaluator.task_model.answer = answer
+    torch.manual_seed(99)  # another process draws other numbers before it goes on
+    resumed = toy_trainer(algorithm, tmp_path / "failed", **settings)
+    resumed.train(resume_from_checkpoint=saved)
+    assert rows(tmp_path / "failed", "rollouts.jsonl") == rows(tmp_path / "straight", "rollouts.jsonl")
+    assert torch.equal(weights(resumed), weights(straight))

@@ -38,7 +38,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from prewrite.errors import RunFolderError
+from prewrite.errors import BudgetExceededError, MetricError, RunFolderError, TaskModelError, TrainingError
 from prewrite.files import publish, write_checksums, writing
 from prewrite.lm.packing import Completions, pad_prompts
 from prewrite.lm.tokens import decode
@@ -50,6 +50,7 @@ from prewrite.train.algorithms import GROUP_NAMES
 from prewrite.train.clock import Clock
 from prewrite.train.group_reward import GroupReward
 from prewrite.train.health import check_logprobs, finite
+from prewrite.train.random_state import RandomState
 from prewrite.train.records import rollout_rows, summarise
 from prewrite.train.trainer import RewriterTrainer, taken_by_trl
 from prewrite.train.trl_group import (
@@ -171,7 +172,11 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         rewrites = [extract_rewrite(text) for text in texts]
         kl, entropy = self._divergence(instruction, completion_ids)
         self.clock.lap("rollout")
-        scored = self.group_reward(rewrites, instruction, number)
+        try:
+            scored = self.group_reward(rewrites, instruction, number)
+        except (TaskModelError, BudgetExceededError, MetricError, TrainingError):
+            self._save_last_update()
+            raise
         rows = rollout_rows(number, instruction, texts, rewrites, scored.graded, kl)
         self.rows = gather_object(rows)
         tokens = gather_object([len(ids) for ids in completion_ids])
@@ -210,6 +215,15 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
         check_logprobs(self.updates + 1, rewriter=stats.logprobs, reference=reference.logprobs)
         kl = ((stats.logprobs - reference.logprobs) * mask).sum(1)
         return kl.tolist(), stats.entropy[mask].tolist()
+
+    def _save_last_update(self) -> None:
+        """Save what was trained so far: until the rewards are there an update changes nothing but random numbers.
+
+        Several processes go on from the last regular checkpoint, since one cannot save without the others.
+        """
+        if self.updates and self.accelerator.num_processes == 1:
+            self.random_state.put_back()
+            self.save_now()
 
     # ---- what the callback calls ----------------------------------------------------------------------------------
 
@@ -299,6 +313,7 @@ class _StepCallback(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.trainer.between_updates:
             self.trainer.clock = Clock()
+            self.trainer.random_state = RandomState.now()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
