@@ -97,7 +97,8 @@ class RunFolder:
             raise RunFolderError(f"output_dir {str(path)!r} is a file; give a folder that can be created")
         run._check_links()
         if os.path.exists(run.config):
-            begun = any(path.exists() for path in (run.metrics, run.checkpoints, run.rewriter, run.result))
+            begun = any(path.exists() for path in (run.checkpoints, run.rewriter, run.result))
+            begun = begun or any(row.get("step") != 0 for row in run.read_rows(run.metrics))
             if begun and not overwrite:
                 raise RunFolderError(
                     f"output_dir {str(path)!r} already holds a run; pass --resume to go on with it, "

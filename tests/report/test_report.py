@@ -12,7 +12,7 @@ from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks
 from prewrite.report.diff import word_diff
-from prewrite.report.formats import duration, percent, pvalue, signed
+from prewrite.report.formats import cost_sentence, duration, percent, pvalue, signed
 from prewrite.report.markdown import cell, fenced
 from prewrite.report.read import MAX_POINTS, read_run
 from prewrite.report.watch import make_server
@@ -251,6 +251,138 @@ def test_comparing_seeds_states_their_spread_and_what_differs(tmp_path):
     assert "| seed | 0 | 1 |" in text
     with pytest.raises(ConfigError, match="at least two"):
         compare_runs(paths[:1])
+
+
+def told(path, **changes):
+    """A run whose files say what `changes` say: name of the file -> fields of the object in it."""
+    for name, fields in changes.items():
+        file = path / f"{name}.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(before | fields), encoding="utf-8")
+    return path
+
+
+def split(source, count, sha256="aa", rows="all"):
+    return {"source": source, "count": count, "sha256": sha256, "rows": rows, "skipped": {}}
+
+
+def splits(sha256="aa", rows="all"):
+    return {
+        name: split(f"{name}.jsonl", count, sha256, rows)
+        for name, count in (("train", 1200), ("dev", 200), ("test", 60))
+    }
+
+
+def test_a_comparison_warns_of_other_data_rows_and_task_models(tmp_path):
+    paths = [make_run(tmp_path / name, updates=3, test_rows=60) for name in ("one", "two")]
+    for path in paths:
+        told(path, splits=splits())
+    assert "tested on" not in compare_markdown(paths) and "differ, and so do" not in compare_markdown(paths)
+    told(paths[1], splits=splits(rows=[1, 2]))
+    assert "Each run was tested on other rows of the same data" in compare_markdown(paths)
+    told(paths[1], splits=splits(sha256="bb"), result={"task_model": "hf:other", "metric": "token_f1"})
+    page, text = compare_runs(paths), compare_markdown(paths)
+    for warning in ("The runs were tested on different data", "The task models differ", "two: hf:other"):
+        assert warning in page and warning in text
+    assert "The metrics differ" in text and "ways to read" not in text
+
+
+def tasks_of(result):
+    other = {**result, "instruction": "Sort <b>the</b> mail.", "rewrite": "Sort all mail."}
+    return {**result, "verdict": "Of 2 instructions 1 gained significantly.", "tasks": [result, other]}
+
+
+def test_a_comparison_shows_every_instruction_and_its_verdicts_in_markdown(tmp_path):
+    paths = [make_run(tmp_path / name, updates=3, test_rows=60) for name in ("one", "two")]
+    result = json.loads((paths[0] / "result.json").read_text(encoding="utf-8"))
+    told(paths[0], result=tasks_of(result))
+    page, text = compare_runs(paths), compare_markdown(paths)
+    assert "Sort &lt;b&gt;the&lt;/b&gt; mail." in page and "Sort all mail." in page
+    assert "Sort all mail." in text and "- one: Of 2 instructions 1 gained significantly." in text
+    verdict = json.loads((paths[1] / "result.json").read_text(encoding="utf-8"))["verdict"]
+    assert f"- two: {cell(verdict)}" in text
+
+
+def test_the_dev_curve_begins_before_training(tmp_path):
+    path = make_run(tmp_path / "run", updates=12, finished=False)
+    metrics = (path / "metrics.jsonl").read_text(encoding="utf-8")
+    (path / "metrics.jsonl").write_text('{"step": 0, "dev/score": 0.9125}\n' + metrics, encoding="utf-8")
+    page = build_report(path).read_text(encoding="utf-8")
+    hover = json.loads(page.split('type="application/json" id="data">')[1].split("</script>")[0])
+    first = hover["charts"]["chart-dev"]["series"][0]["points"][0]
+    assert first[2:] == [0, "91.2"] or first[2:] == [0, "91.3"]
+    assert "12 updates so far" in page
+    reward = hover["charts"]["chart-reward"]["series"][0]["points"]
+    assert reward[0][2] == 1 and len(reward) == 12
+    compared = compare_runs([path, make_run(tmp_path / "other", updates=3)])
+    assert '"x": "update"' in compared and "91.2" in compared
+    (path / "metrics.jsonl").write_text('{"step": 0, "dev/score": 0.9125}\n', encoding="utf-8")
+    assert "no update is finished yet" in build_report(path).read_text(encoding="utf-8")
+
+
+def test_updates_are_whole_numbers_on_an_axis():
+    chart = line_chart("c", "t", [Series("s", [1, 2, 3], [0.1, 0.2, 0.3])])
+    ticks = [text.split("<")[0] for text in str(chart.svg).split('text-anchor="middle">')[1:]]
+    assert ticks == ["1", "2", "3"]
+
+
+def test_each_instruction_has_an_evolution_of_its_own(tmp_path):
+    path = make_run(tmp_path / "run", updates=12)
+    assert "<details name" not in build_report(path).read_text(encoding="utf-8")
+    rows = [
+        {"event": "dev_eval", "step": step, "instruction": name, "rewrite": f"{name} {step}", "score": 0.5}
+        for step in (0, 3)
+        for name in ("Sort.", "Judge.")
+    ]
+    (path / "rewrites.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    page = build_report(path).read_text(encoding="utf-8")
+    assert page.count('<details name="evolution"') == 2 and page.count('<details name="evolution" open>') == 1
+    sort, judge = page.split('<details name="evolution"')[1:]
+    assert "update 3" in sort and "Judge" not in sort and "Judge." in judge
+
+
+def test_the_page_names_data_and_sizes_confusions_and_cost(tmp_path):
+    path = told(make_run(tmp_path / "run", updates=3, test_rows=60), splits=splits())
+    page = build_report(path).read_text(encoding="utf-8")
+    assert "train.jsonl: 1,200 train, 200 dev, 60 test rows" in page
+    assert "train.jsonl: 1,200 train" in (path / "report.md").read_text(encoding="utf-8")
+    assert "24,310 questions to the task model, took 10 min 11 s." in page and "prompts <b>" not in page
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    items = [json.loads(line) for line in (path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    right = sum(item["gold"] == ["billing"] == [item["answers"]["rewrite"]["prediction"]] for item in items)
+    table = page.split("Which labels are mistaken for which")[1].split("rewrite: right label")[1]
+    assert f'<td data-label="billing"><b>{right}</b></td>' in table
+    left = result["test"]["calibrated"]["rewrite"]["mean"]
+    assert f"<b>{signed(left)}</b> points are left where the labels are calibrated" in page
+
+
+def test_guards_that_fire_on_the_chosen_wording_are_told(tmp_path):
+    path = make_run(tmp_path / "run", updates=3, test_rows=60)
+    assert "Guards fire on the wording" not in build_report(path).read_text(encoding="utf-8")
+    told(
+        path,
+        result={"guards": {"rewrite": {"guard/drift": -0.5, "guard/fidelity": -0.1}}, "fidelity": {"rewrite": 0.2}},
+    )
+    page = build_report(path).read_text(encoding="utf-8")
+    assert "Guards fire on the wording" in page and "drift, fidelity of 0.20, which is low" in page
+    assert "drift, fidelity of 0.20" in (path / "report.md").read_text(encoding="utf-8")
+    told(path, result={"rewrite": INITIAL})
+    assert "Guards fire" not in build_report(path).read_text(encoding="utf-8")
+
+
+def test_cost_is_a_sentence():
+    usage = {
+        "prompts": 1200,
+        "cache_hits": 200,
+        "seconds": 61,
+        "input_tokens": 5000,
+        "output_tokens": 10,
+        "retries": 2,
+    }
+    assert cost_sentence(usage) == (
+        "1,200 questions to the task model, of which 200 were answered from the cache or stood in a batch twice, took "
+        "1 min 1 s; 5,000 tokens went in and 10 came out; 2 attempts failed and were made again."
+    )
 
 
 @pytest.fixture

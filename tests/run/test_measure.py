@@ -7,7 +7,9 @@ import pytest
 
 from prewrite.choosing.search import Found
 from prewrite.cli.main import main
+from prewrite.run.measure import fall_in_training
 from prewrite.run.search import MOST_STEPS, steps_of, waterfall
+from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import Exemplar, TaskPrompt, load_prompt
 from prewrite.task_models.hf import HFTaskModel
@@ -155,3 +157,38 @@ def test_a_rewrite_that_makes_the_prompt_too_long_is_penalised_and_not_chosen(to
     rollouts = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
     too_long = [evaluator.prompt_tokens(row["rewrite"]) > initial for row in rollouts]
     assert any(too_long) and ["guard/max_prompt_tokens" in row["parts"] for row in rollouts] == too_long
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ({0: 0.35, 5: 0.2, 10: 0.23}, "35.0 on 60 dev rows before it, 23.0 after update 10."),
+        ({0: 0.35, 5: 0.2, 10: 0.35}, ""),
+        ({0: 0.35}, ""),
+        ({5: 0.35, 10: 0.2}, ""),
+    ],
+)
+def test_the_verdict_says_that_training_made_the_greedy_rewrite_worse(tmp_path, scores, said):
+    run = RunFolder.create(tmp_path / "run")
+    rows = [
+        {"event": "dev_eval", "step": step, "instruction": name, "rewrite": "x", "score": score + lead, "n": 60}
+        for step, score in scores.items()
+        for name, lead in (("Sort.", 0.0), ("Judge.", step / 100))
+    ]
+    run.append(run.rewrites, [*rows, {"event": "refused", "rewrite": "y"}])
+    told = fall_in_training(run, "Sort.")
+    assert told == (f"Training made the greedy rewrite worse: {said}" if said else "")
+
+
+def test_a_run_logs_the_dev_score_before_training(run):
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in metrics] == [0, 1, 2] and set(metrics[0]) == {"step", "dev/score"}
+
+
+def test_training_warns_of_guards_on_the_greedy_rewrite(toy, tmp_path, capsys):
+    assert main(train_flags(toy, tmp_path / "run", "--strategy", "I")) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["guards"]["rewrite"] and "Warning: Guards fire on the wording" in printed
+    assert main(train_flags(toy, tmp_path / "none", "--guards", "none", "--fidelity_model", "none")) == 0
+    assert "Warning" not in capsys.readouterr().out

@@ -9,12 +9,15 @@ from typing import Any
 def print_rewrite(result: Mapping[str, Any]) -> None:
     """A rewrite and its instruction, before and after."""
     from prewrite.choosing.evaluation import calibrated_note, points
+    from prewrite.report.page_notes import guards_note
 
     print(f"\nInitial instruction: {result['instruction']}")
     print(f"Rewrite:             {result['rewrite']}")
     fidelity = result["fidelity"]["rewrite"]
     if fidelity is not None:
         print(f"Fidelity:            {fidelity:.2f} of what the instruction tells")
+    if warning := guards_note(result):
+        print(f"Warning: {warning}")
     if (test := result["test"]) is not None:
         print_test(result)
     print(result["verdict"])
@@ -34,6 +37,7 @@ def print_prompt(result: Mapping[str, Any]) -> None:
     """A prompt as the task model reads it, and what each of its parts brings on test rows."""
     from prewrite.choosing.evaluation import points
     from prewrite.report.formats import prompt_tokens
+    from prewrite.report.page_notes import guards_note
     from prewrite.scoring.prompt import TaskPrompt
 
     prompt, search = TaskPrompt.from_json(result["prompt"]), result["search"]
@@ -43,6 +47,8 @@ def print_prompt(result: Mapping[str, Any]) -> None:
     if prompt.label_offsets is not None:
         offsets = ", ".join(f"{label} {nats:+.2f}" for label, nats in prompt.label_offsets)
         print(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}")
+    if warning := guards_note(result):
+        print(f"Warning: {warning}")
     print(f"Tokens without the input: {prompt_tokens(result['prompt_tokens'])}")
     print_test(result)
     print(result["verdict"])

@@ -78,7 +78,7 @@ def line_chart(
             LEFT - 7, y + 4, tick_text(tick)
         )
     for tick in nice_ticks(x_low, x_high, 5):
-        if x_low <= tick <= x_high:
+        if x_low <= tick <= x_high and tick == round(tick):  # updates, rows: there is no half of one
             body += Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 place(tick, y_low)[0], HEIGHT - 9, f"{tick:,.0f}"
             )

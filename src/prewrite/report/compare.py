@@ -11,7 +11,8 @@ from typing import Any
 from prewrite.errors import ConfigError
 from prewrite.report.charts import Series, forest, line_chart
 from prewrite.report.formats import duration, percent, points_tick, signed
-from prewrite.report.markdown import cell, table
+from prewrite.report.markdown import cell, fenced, table
+from prewrite.report.page import tasks_of
 from prewrite.report.page_results import main_instruction
 from prewrite.report.read import RunData, read_run
 from prewrite.report.render import render
@@ -46,12 +47,32 @@ def compare_markdown(paths: Sequence[str | Path]) -> str:
         ]
         for row in page["rows"]
     ]
-    parts = ["# Comparison", table(["run", "initial", "rewrite", "gain", "task-model prompts", "time"], rows)]
+    parts = ["# Comparison", *(f"**{cell(warning)}**" for warning in page["warnings"])]
+    parts.append(table(["run", "initial", "rewrite", "gain", "task-model prompts", "time"], rows))
+    parts.append("\n".join(f"- {cell(row['name'])}: {cell(row['verdict'])}" for row in page["rows"]))
+    for row in page["rows"]:
+        parts.append(f"## {cell(row['name'])}")
+        if row["tasks"]:
+            head = ["instruction", "rewrite", "initial", "rewritten", "gain, 95% interval"]
+            parts.append(table(head, [_task_cells(task) for task in row["tasks"]]))
+        else:
+            parts.append(fenced(row["rewrite"] or "(none yet)"))
     if page["settings"]:
         head = ["setting", *(cell(row["name"]) for row in page["rows"])]
         parts.append(table(head, [[cell(name), *map(cell, values)] for name, values in page["settings"]]))
     parts += [_group_line(group) for group in page["groups"]]
     return "\n\n".join(parts) + "\n"
+
+
+def _task_cells(task: Mapping[str, Any]) -> list[str]:
+    gain = task["gain"]
+    return [
+        cell(task["instruction"]),
+        cell(task["text"]),
+        percent(task["initial"]),
+        percent(task["rewrite"]),
+        f"{signed(gain['mean'])} ({signed(gain['low'])} to {signed(gain['high'])})",
+    ]
 
 
 def _compare(paths: Sequence[str | Path]) -> dict[str, Any]:
@@ -66,6 +87,7 @@ def _compare(paths: Sequence[str | Path]) -> dict[str, Any]:
     charts = [_curves(runs, rows, "reward/mean", "Reward"), _curves(runs, rows, "dev/score", "Dev score")]
     return {
         "rows": rows,
+        "warnings": _warnings(runs, names),
         "gains": forest("gains", "Gain over the initial instruction, in points", gains, zero=True) if gains else None,
         "charts": [chart for chart in charts if chart],
         "settings": _differing([run.config.get("config", {}) for run in runs]),
@@ -79,6 +101,29 @@ def _names(runs: Sequence[RunData]) -> list[str]:
     if len(set(plain)) == len(plain):
         return plain
     return ["/".join(run.folder.path.resolve().parts[-2:]) for run in runs]
+
+
+def _warnings(runs: Sequence[RunData], names: Sequence[str]) -> list[str]:
+    """What keeps the runs' scores from being compared: other test rows, another task model, another scorer."""
+    found = []
+    tests = [[part["test"] for part in run.splits] for run in runs if run.splits]
+    if len({json.dumps([test.get("sha256") for test in each]) for each in tests}) > 1:
+        found.append("The runs were tested on different data: compare each run's own gain, and no scores.")
+    elif len({json.dumps([{**test, "source": None} for test in each]) for each in tests}) > 1:
+        found.append(
+            "Each run was tested on other rows of the same data: compare gains over several runs, not scores."
+        )
+    for key, words in (("task_model", "task models"), ("metric", "metrics"), ("decoding", "ways to read an answer")):
+        values = [_told(run, key) for run in runs]
+        if len({value for value in values if value}) > 1:
+            each = "; ".join(f"{name}: {value or 'not told'}" for name, value in zip(names, values, strict=True))
+            found.append(f"The {words} differ, and so do what scores mean ({each}).")
+    return found
+
+
+def _told(run: RunData, key: str) -> str:
+    """The task model, metric or decoding of a run; what a finished run really had, else its setting."""
+    return str((run.result or {}).get(key) or run.config["config"].get(key) or "")
 
 
 def _row(run: RunData, name: str, index: int) -> dict[str, Any]:
@@ -102,6 +147,7 @@ def _row(run: RunData, name: str, index: int) -> dict[str, Any]:
         "style": f"run{index % STYLES}",
         "verdict": result.get("verdict", "no result yet"),
         "rewrite": result.get("rewrite", ""),
+        "tasks": tasks_of(result),
         "prompts": cost.get("task_model", {}).get("prompts"),
         "seconds": sum(seconds.values()) if seconds else None,
         **({"initial": None, "score": None, "gain": None, "low": None, "high": None} | found),

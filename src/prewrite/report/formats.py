@@ -56,6 +56,24 @@ def calls_and_tokens(usage: Mapping[str, Any]) -> str:
     return f"{usage['calls']:,} calls, {usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out{estimated}"
 
 
+def cost_sentence(usage: Mapping[str, Any]) -> str:
+    """What a run asked its task model, in a sentence; `cost.task_model` of `result.json`."""
+    prompts, hits = usage.get("prompts", 0), usage.get("cache_hits", 0)
+    told = f"{prompts:,.0f} questions to the task model"
+    if hits:
+        told += f", of which {hits:,.0f} were answered from the cache or stood in a batch twice"
+    if usage.get("seconds"):
+        told += f", took {duration(usage['seconds'])}"
+    estimated = ", by estimate" if usage.get("uncounted") else ""
+    if usage.get("input_tokens"):
+        told += f"; {usage['input_tokens']:,.0f} tokens went in and {usage.get('output_tokens', 0):,.0f} came out"
+        told += estimated
+    for name, words in (("retries", "attempts failed and were made again"), ("no_answers", "got no answer")):
+        if usage.get(name):
+            told += f"; {usage[name]:,.0f} {words}"
+    return f"{told}."
+
+
 def cut(text: str) -> str:
     """At most `TEXT_SHOWN` characters, and how many more there were."""
     if len(text) <= TEXT_SHOWN:

@@ -10,14 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from prewrite.data.splits import SPLIT_NAMES
 from prewrite.report.charts import stacked_bar
 from prewrite.report.diff import word_diff
-from prewrite.report.formats import calls_and_tokens, duration, prompt_tokens
+from prewrite.report.formats import calls_and_tokens, cost_sentence, duration, prompt_tokens
 from prewrite.report.page_notes import notes
 from prewrite.report.page_race import race
-from prewrite.report.page_results import flips, label_chart, main_instruction, reliabilities, scores
+from prewrite.report.page_results import (
+    by_labels,
+    confusions,
+    flips,
+    label_chart,
+    main_instruction,
+    reliabilities,
+    scores,
+)
 from prewrite.report.page_search import search, shown_prompt, steps_chart
-from prewrite.report.page_training import curves, estimates, evolution, panels
+from prewrite.report.page_training import curves, estimates, evolutions, panels
 from prewrite.report.read import RunData
 
 
@@ -36,7 +45,7 @@ def build_page(run: RunData) -> dict[str, Any]:
     return {
         "name": run.name,
         "finished": run.result is not None,
-        "updates": run.metrics[-1]["step"] if run.metrics else 0,
+        "updates": run.updates,
         "verdict": result.get("verdict") or _progress(run),
         "tone": _tone(test, main),
         "initial": initial,
@@ -49,14 +58,16 @@ def build_page(run: RunData) -> dict[str, Any]:
         "notes": notes(run.config, result),
         "scores": scores(test, main) if test else None,
         "dev": _dev(result, test, main),
-        "tasks": _tasks(result),
+        "tasks": tasks_of(result),
         "training": curves(run),
         "panels": panels(run.buckets),
-        "evolution": evolution(run, _initial(run)),
+        "evolutions": evolutions(run, _initial(run)),
         "race": race(run, result, test, main),
         "search": search(run, result),
         "waterfall": steps_chart(result),
+        "by_labels": by_labels(test, main) if test else None,
         "labels": label_chart(test, main) if test else None,
+        "confusions": confusions(run.items, test, main) if test and run.items else [],
         "reliability": reliabilities(test) if test else [],
         "flips_found": flips(run.items, test["baseline"], main) if test and run.items else None,
         "guards": run.guards,
@@ -76,9 +87,9 @@ def _initial(run: RunData) -> str:
 
 
 def _progress(run: RunData) -> str:
-    if not run.metrics:
+    if not run.updates:
         return "The run has started; no update is finished yet."
-    return f"In progress, or stopped: {run.metrics[-1]['step']:,} updates so far, no result yet."
+    return f"In progress, or stopped: {run.updates:,} updates so far, no result yet."
 
 
 def _tone(test: Mapping[str, Any] | None, main: str) -> str:
@@ -91,6 +102,9 @@ def _tone(test: Mapping[str, Any] | None, main: str) -> str:
 def _facts(run: RunData) -> list[tuple[str, str]]:
     """The line of small facts under the verdict."""
     result, facts = run.result or {}, []
+    for part in run.splits:
+        rows = ", ".join(f"{part[split]['count']:,} {split}" for split in SPLIT_NAMES)
+        facts.append(("data", f"{part['train']['source'] or 'memory'}: {rows} rows"))
     for key, name in (
         ("task_model", "task model"),
         ("rewriter", "rewriter"),
@@ -120,7 +134,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     return facts
 
 
-def _tasks(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tasks_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Before and after of every instruction, where the run had several; the rest of the page is about the first."""
     rows = []
     for task in result.get("tasks", []):
@@ -171,7 +185,7 @@ def _cost(run: RunData, result: Mapping[str, Any]) -> dict[str, Any]:
         "training_chart": stacked_bar("chart-training", "Training time by part", list(training.items()))
         if training
         else None,
-        "calls": calls,
+        "sentence": cost_sentence(calls) if calls else "",
     }
 
 

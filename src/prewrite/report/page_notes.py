@@ -11,7 +11,7 @@ SHOWN = 3
 
 def notes(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """Sentences; none where there is nothing to say."""
-    found = []
+    found = [note for task in result.get("tasks") or [result] if (note := guards_note(task))]
     left_out = result.get("left_out") or []
     if left_out:
         rows = "; ".join(_row(row) for row in left_out[:SHOWN])
@@ -36,11 +36,30 @@ def notes(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def guards_note(result: Mapping[str, Any]) -> str | None:
+    """A warning of the guards that fire on the wording that was chosen; None where none does."""
+    rewrite, chosen = result.get("rewrite"), "prompt" if result.get("search") else "rewrite"
+    fired = (result.get("guards") or {}).get(chosen)
+    if not fired or rewrite == result.get("instruction"):
+        return None
+    names = [name.removeprefix("guard/") for name in fired]
+    judged = (result.get("fidelity") or {}).get(chosen)
+    if "fidelity" in names and judged is not None:
+        names[names.index("fidelity")] = f"fidelity of {judged:.2f}, which is low"
+    return (
+        f"Guards fire on the wording “{_begin(str(rewrite))}”: {', '.join(names)}. Read it before you use it; "
+        "strategy S refuses such wordings."
+    )
+
+
 def _row(row: Mapping[str, str]) -> str:
-    begins = " ".join(row["input"].split())
-    begins = begins if len(begins) <= 80 else begins[:77] + "..."
     place = f" ({row['at']})" if row["at"] else ""
-    return f"“{begins}”{place}, {row['reason']}"
+    return f"“{_begin(row['input'])}”{place}, {row['reason']}"
+
+
+def _begin(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else line[:77] + "..."
 
 
 def _counted(count: int, one: str, several: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,47 @@ def label_chart(test: Mapping[str, Any], main: str) -> Chart | None:
         for label, row in found[baseline].items()
     ]
     return grouped_bars("chart-labels", "Accuracy per label", groups)
+
+
+MOST_LABELS = 12
+"""A wider table of labels is no longer read."""
+
+
+def confusions(items: Sequence[Mapping[str, Any]], test: Mapping[str, Any], main: str) -> list[dict[str, Any]]:
+    """Gold label by given label, in rows, before and after; none where answers are no labels, or very many."""
+    labels = [row["label"] for row in test["instructions"][test["baseline"]]["labels"]]
+    if not 2 <= len(labels) <= MOST_LABELS:
+        return []
+    found = []
+    for name in dict.fromkeys([test["baseline"], main]):
+        counts = Counter((item["gold"][0], item["answers"][name]["prediction"]) for item in items)
+        others = any(given not in labels for _, given in counts)
+        rows = [
+            {
+                "gold": gold,
+                "counts": [counts[gold, given] for given in labels],
+                "other": sum(count for (g, given), count in counts.items() if g == gold and given not in labels),
+            }
+            for gold in labels
+        ]
+        style = _style(name, test["baseline"], main)
+        found.append({"name": name, "style": style, "labels": labels, "rows": rows, "others": others})
+    return found
+
+
+def by_labels(test: Mapping[str, Any], main: str) -> dict[str, Any] | None:
+    """What arithmetic on the label scores brings by itself, as a share; None where that was not measured.
+
+    After a search: label offsets alone. Of a wording: what is left of its gain after batch calibration.
+    """
+    offsets = test["differences"].get("label offsets")
+    if offsets is not None:
+        return {"gain": offsets, "words": "points by label offsets alone, with no other change"}
+    left = test["calibrated"].get(main)
+    first, second = (test["instructions"][name] for name in (test["baseline"], main))
+    if left is None or first["instruction"] == second["instruction"]:
+        return None
+    return {"gain": left, "words": "points are left where the labels are calibrated under both"}
 
 
 def reliabilities(test: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,8 @@ STEPS_SHOWN = 10
 
 
 def curves(run: RunData) -> list[Chart]:
-    """Reward, KL, fidelity, entropy and dev score over the updates; those that the run has."""
-    if not run.metrics:
+    """Reward, KL, fidelity, entropy and dev score over the updates; those that the run has. Dev begins at update 0."""
+    if not run.buckets:
         return []
     xs = [(bucket.first + bucket.last) / 2 for bucket in run.buckets]
     charts = []
@@ -50,7 +50,7 @@ def _bucketed(run: RunData, key: str) -> list[float | None]:
     """Mean of a metric per bucket; None where no row of it has the metric."""
     values: list[list[float]] = [[] for _ in run.buckets]
     place = 0
-    for row in sorted(run.metrics, key=lambda row: row["step"]):
+    for row in sorted((row for row in run.metrics if row["step"] > 0), key=lambda row: row["step"]):
         while row["step"] > run.buckets[place].last:
             place += 1
         value = row.get(key)
@@ -77,10 +77,19 @@ def panels(buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
     ]
 
 
-def evolution(run: RunData, initial: str) -> list[dict[str, Any]]:
+def evolutions(run: RunData, initial: str) -> list[dict[str, Any]]:
+    """The evolution of each instruction's greedy rewrite, in the order of the run; those that have one."""
+    events: dict[str, list[dict[str, Any]]] = {}
+    for row in run.events("dev_eval"):
+        events.setdefault(row.get("instruction") or initial, []).append(row)
+    told = [{"instruction": name, "steps": evolution(rows, name)} for name, rows in events.items()]
+    return [one for one in told if one["steps"]]
+
+
+def evolution(events: Sequence[Mapping[str, Any]], initial: str) -> list[dict[str, Any]]:
     """The greedy rewrite whenever it changed, each marked against the one before; the first and last always shown."""
     steps, previous = [], initial
-    for row in run.events("dev_eval"):
+    for row in events:
         rewrite = row.get("rewrite")
         if rewrite is None or rewrite == previous:
             continue

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from prewrite.errors import RunFolderError
-from prewrite.report.shapes import CANDIDATE, CONFIG, ESTIMATED, EVENTS, ITEM, METRICS, RESULT, ROLLOUT, check_names
+from prewrite.report.shapes import (
+    CANDIDATE,
+    CONFIG,
+    ESTIMATED,
+    EVENTS,
+    ITEM,
+    METRICS,
+    RESULT,
+    ROLLOUT,
+    check_names,
+    split_parts,
+)
 from prewrite.run_folder import RunFolder, check_shape
 from prewrite.scoring.prompt import TaskPrompt
 from prewrite.text import Maybe
@@ -82,6 +93,7 @@ class RunData:
     folder: RunFolder
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+    """A row of each update; one of update 0, with the dev score before training, where dev was scored then."""
     buckets: list[Bucket]
     guards: list[GuardDigest]
     estimates: EstimateDigest
@@ -90,8 +102,15 @@ class RunData:
     candidates: list[dict[str, Any]]
     """Every prompt that a search compared."""
     items: list[dict[str, Any]]
+    splits: list[dict[str, Any]]
+    """Of each data set, where the rows of train, dev and test came from, and how many they are."""
     result: dict[str, Any] | None
     """None while the run goes on, or where it was stopped."""
+
+    @property
+    def updates(self) -> int:
+        """The last update that is logged, 0 for none."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
 
     @property
     def name(self) -> str:
@@ -108,7 +127,7 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
     folder = RunFolder.open(path)
     config = RunFolder.read_json(folder.config, CONFIG)
     metrics = [_metrics(row, where) for where, row in RunFolder.read_placed_rows(folder.metrics)]
-    buckets = _buckets([row["step"] for row in metrics])
+    buckets = _buckets([row["step"] for row in metrics if row["step"] > 0])
     guards, estimates, rollouts = _read_rollouts(folder.rollouts, buckets, random.Random(seed))
     rewrites = []
     for where, row in RunFolder.read_placed_rows(folder.rewrites):
@@ -125,7 +144,12 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
             check_names(result)
         except ValueError as error:
             raise RunFolderError(f"{folder.result}: {error}; the file was changed") from None
-    return RunData(folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, candidates, items, result)
+    splits: list[dict[str, Any]] = []
+    if folder.splits.exists():
+        splits = split_parts(RunFolder.read_json(folder.splits), str(folder.splits))
+    return RunData(
+        folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, candidates, items, splits, result
+    )
 
 
 def _metrics(row: dict[str, Any], where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prewrite.run_folder import check_shape
 from prewrite.text import Each, Maybe
 
 _INTERVAL = {"low": float, "high": float}
@@ -40,10 +41,11 @@ RESULT = {
     "prompt": Maybe(dict),
     "prompt_tokens": Maybe({"initial": int, "prompt": int, "estimated": bool, "most": Maybe(int)}),
     "fidelity": Maybe(Each(Maybe(float))),
+    "guards": Maybe(Each(Each(float))),
     "test": Maybe(_TEST),
     "dev": Maybe(_DEV),
     "tasks": Maybe(
-        [{"instruction": str, "rewrite": str, "test": Maybe(_TEST), "dev": Maybe(_DEV)}],
+        [{"instruction": str, "rewrite": str, "verdict": Maybe(str), "test": Maybe(_TEST), "dev": Maybe(_DEV)}],
         null=False,
     ),
     "search": Maybe(
@@ -96,6 +98,18 @@ CANDIDATE = {
     "score": float,
 }
 """Of a line of `candidates.jsonl`."""
+
+
+_SPLIT = {"source": Maybe(str), "count": int, "sha256": Maybe(str)}
+SPLITS = {"train": _SPLIT, "dev": _SPLIT, "test": _SPLIT}
+"""Of `splits.json`, or of each of its `parts` where the run had several data sets."""
+
+
+def split_parts(told: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """What `splits.json` tells of each data set of a run. Raises `RunFolderError` where its shape is another."""
+    check_shape(told, {"parts": [SPLITS]} if "parts" in told else SPLITS, where)
+    parts: list[dict[str, Any]] = told.get("parts", [told])
+    return parts
 
 
 def check_names(result: Mapping[str, Any]) -> None:

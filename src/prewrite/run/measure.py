@@ -57,12 +57,30 @@ def measure(
     results = [
         choose(config, rows, rewriter, reward, run, seconds) | {"rewriter": config.base_model} for rows in instructions
     ]
+    for found in results:
+        found["verdict"] = " ".join(filter(None, [found["verdict"], fall_in_training(run, found["instruction"])]))
     if results[0]["rewrite"]:  # an empty one is the rewriter's fault, and no prompt
         TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
     usage = reward.evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # the run's is always counted
     left_out = reward.evaluator.left_out.to_json()
     return {**result, "left_out": left_out, "cost": {"task_model": usage, "seconds": seconds}}
+
+
+def fall_in_training(run: RunFolder, instruction: str) -> str:
+    """A sentence where the greedy rewrite scores lower on dev rows after training than before; else nothing."""
+    events = [
+        row
+        for row in run.read_rows(run.rewrites)
+        if row["event"] == "dev_eval" and row["instruction"] == instruction and row["score"] is not None
+    ]
+    if len(events) < 2 or events[0]["step"] != 0 or events[-1]["score"] >= events[0]["score"]:
+        return ""
+    first, last = (100 * row["score"] for row in (events[0], events[-1]))
+    return (
+        f"Training made the greedy rewrite worse: {first:.1f} on {events[0]['n']} dev rows before it, {last:.1f} "
+        f"after update {events[-1]['step']}."
+    )
 
 
 def search_and_test(

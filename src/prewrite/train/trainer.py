@@ -245,10 +245,15 @@ class RewriterTrainer:
         return {"dev/score": score}
 
     def evaluate_on_dev(self, step: int) -> float:
-        """Greedy rewrites of all instructions on dev; remembers the policy if it is the best so far."""
+        """Greedy rewrites of all instructions on dev; remembers the policy if it is the best so far.
+
+        `step` 0, before training, gets a line of `metrics.jsonl` of its own; else the score is one of the update's.
+        """
         result = self.dev.evaluate(step, self.rewriter().greedy)
         if self.accelerator.is_main_process:
             self.run_folder.append(self.run_folder.rewrites, result.rows)
+            if step == 0:
+                self.run_folder.append(self.run_folder.metrics, [{"step": 0, "dev/score": result.score}])
         if result.is_best:
             self.dev.best_state = checkpoint.trainable_state(self._unwrapped())
         return result.score
