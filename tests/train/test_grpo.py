@@ -117,7 +117,9 @@ def test_dropout_is_off_in_every_pass_so_an_update_that_learns_nothing_clips_not
 def test_the_run_folder_has_the_keys_of_a_ppo_run(tmp_path, algorithm):
     trainer = toy_group_trainer(algorithm, tmp_path, max_steps=2, eval_steps=1, dev_dataset=toy_rows(4))
     assert trainer.train()["dev/score"] in (0.0, 1.0)
-    for row in rows(tmp_path / "metrics.jsonl"):
+    before, *updates = rows(tmp_path / "metrics.jsonl")
+    assert before.keys() == {"step", "dev/score"} and before["step"] == 0
+    for row in updates:
         for key in ("step", "reward/mean", "reward/std", "reward/task", "score/mean", "kl/mean", "kl/coefficient",
                     "entropy/mean", "completion/tokens", "lr", "loss/policy", "groups/tied", "dev/score",
                     "time/rollout", "time/score", "time/update", "time/dev"):  # fmt: skip

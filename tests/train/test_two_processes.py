@@ -43,7 +43,7 @@ def test_two_processes_train_one_policy(tmp_path):
     assert first == pytest.approx(second, rel=1e-9)
     rollouts = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
     assert [sum(row["step"] == step for row in rollouts) for step in (1, 2, 3)] == [64, 64, 64]
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4  # and one before training
     # Each process samples its own rewrites.
     texts = [row["completion"] for row in rollouts if row["step"] == 1]
     assert texts[:32] != texts[32:]
@@ -59,7 +59,7 @@ def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm)
     assert ended.stdout.count("Report:") == ended.stderr.count("Estimate:") == 1
     run = tmp_path / "run"
     assert json.loads((run / "config.json").read_text())["processes"] == 2
-    assert len(json_lines(run / "metrics.jsonl")) == 2 and len(json_lines(run / "items.jsonl")) == 8
+    assert len(json_lines(run / "metrics.jsonl")) == 3 and len(json_lines(run / "items.jsonl")) == 8
     rewrites = json_lines(run / "rewrites.jsonl")
     on_dev = [row["rewrite"] for row in rewrites if row["event"] == "dev_eval"]  # before training and after it
     assert len(on_dev) == 2 and sum(row["event"] == "selected" for row in rewrites) == 1
