@@ -191,7 +191,9 @@ class SearchConfig(PromptConfig, ReadableConfig):
         alias="proposer",
     )
     num_candidates: int = option(8, "wordings asked of the rewriter", common=True, at_least=0)
-    candidates: str | None = option(None, "text file of other wordings to try, one a line")
+    candidates: str | None = option(
+        None, "file of other wordings to try: text with one a line, a DSPy state (.json), a promptfoo config (.yaml)"
+    )
     test_examples: int = option(
         0, "most test rows of an instruction, drawn by the seed before any is asked; 0: all", at_least=0
     )

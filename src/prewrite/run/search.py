@@ -22,8 +22,7 @@ from prewrite.choosing.halving import calls_of
 from prewrite.choosing.search import Found, plan_search, search_prompt
 from prewrite.choosing.server_rewriter import ServerRewriter
 from prewrite.data import Splits
-from prewrite.errors import ConfigError
-from prewrite.files import why_unreadable
+from prewrite.interop.wordings import read_wordings
 from prewrite.report.render import build_report
 from prewrite.run.build import (
     InstructionRows,
@@ -302,14 +301,3 @@ def open_proposer(name: str) -> Proposer | None:
     if is_run(name):
         return Rewriter.load(name)
     return Rewriter.untrained(name, warm_start=starter_adapter(name), temperature=default_temperature(name))
-
-
-def read_wordings(file: str) -> list[str]:
-    """The lines of a text file that are not blank. Raises `ConfigError`."""
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"candidates {file!r} cannot be read as UTF-8 text ({why_unreadable(error)})") from None
-    if not any(line.strip() for line in lines):
-        raise ConfigError(f"candidates {file!r} holds no text; write one wording a line")
-    return [line.strip() for line in lines if line.strip()]
