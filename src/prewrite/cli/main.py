@@ -25,6 +25,8 @@ COMMANDS = {
     "search": "search a better prompt: wording, answer line, exemplars and label offsets",
     "ask": "answer inputs with a prompt.json",
     "export": "write a prompt for another tool: promptfoo, LangChain, DSPy, Ollama, Jinja",
+    "save": "write a run's rewriter, prompt and model card into a folder for others",
+    "push": "upload them to the Hugging Face hub",
     "train": "train a rewriter and test what it gains",
     "train-reward": "learn a reward model from a run's scored rollouts",
     "rewrite": "rewrite an instruction with a trained rewriter",

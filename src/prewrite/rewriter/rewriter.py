@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.files import whole_folder
+from prewrite.lm.hub import snapshot
 from prewrite.lm.loading import load_adapter, save_adapter
 from prewrite.lm.packing import pad_prompts
 from prewrite.lm.tokens import decode, end_ids, has_chat_template
@@ -102,6 +103,24 @@ class Rewriter:
         return cls(PolicyWithValueHead(model, ValueHead.of(model)), tokenizer, settings)
 
     @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, *, base_model: str | None = None, dtype: str = "auto"
+    ) -> Rewriter:
+        """Load from a run folder, what `prewrite save` wrote, or a repository of the hub that `prewrite push` filled.
+
+        Args:
+            path_or_id: a folder, or `OWNER/NAME`.
+            base_model: instead of the one that the rewriter names, such as a folder of the machine it was made on.
+            dtype: of the weights; `auto` is what suits this machine.
+
+        Raises `RunFolderError` for a folder without a rewriter, `ModelNotFoundError` for what the hub does not give.
+        """
+        folder = Path(path_or_id)
+        if not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute():
+            folder = snapshot(str(path_or_id), rewriter=True)
+        return cls.load(folder, base_model=base_model, dtype=dtype)
+
+    @classmethod
     def untrained(
         cls,
         base_model: str,
@@ -125,6 +144,20 @@ class Rewriter:
         """`count` rewrites at the training temperature, 1 by default; the candidates of PRewrite-S."""
         generator = torch.Generator(self.policy.language_model.device).manual_seed(seed)
         return self._write(instruction, count, temperature=self.settings.temperature, generator=generator)
+
+    def rewrite(self, instruction: str, *, num_candidates: int = 1, seed: int = 0) -> list[str]:
+        """Up to `num_candidates` different rewrites, the likeliest first; fewer where samples repeat or hold none.
+
+        Nobody has scored them: `prewrite rewrite --strategy S` or a search chooses on rows. Raises `ConfigError` for
+        an empty instruction or a count below 1.
+        """
+        if not instruction.strip() or num_candidates < 1:
+            raise ConfigError(
+                f"the instruction is {shown(instruction)} and num_candidates is {num_candidates}; give a text, and a "
+                "count of at least 1"
+            )
+        samples = self.sample_rewrites(instruction, num_candidates - 1, seed=seed) if num_candidates > 1 else []
+        return list(dict.fromkeys(text for text in (self.greedy(instruction), *samples) if text.strip()))
 
     def _write(
         self, instruction: str, count: int, *, temperature: float, generator: torch.Generator | None
