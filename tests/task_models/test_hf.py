@@ -25,6 +25,7 @@ from prewrite.lm.embedded import find_gguf  # noqa: E402
 from prewrite.lm.llama import has_bf16  # noqa: E402
 from prewrite.lm.loading import pick_dtype  # noqa: E402
 from prewrite.rewriter.starter import load_base as load_rewriter_base  # noqa: E402
+from prewrite.task_models import hf  # noqa: E402
 from prewrite.task_models.counting import CountingTaskModel  # noqa: E402
 from prewrite.task_models.hf import HFTaskModel  # noqa: E402
 from prewrite.task_models.registry import wrap_task_model  # noqa: E402
@@ -74,6 +75,12 @@ def folder(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def short_beginnings_are_shared(monkeypatch):
+    """The prompts here are short; sharing what they begin with is to be tested all the same."""
+    monkeypatch.setattr(hf, "WORTH", 1)
+
+
 @pytest.fixture(params=["fast", "transformers"])
 def engine(request, monkeypatch):
     """Run a test on each of the two ways through the model."""
@@ -81,10 +88,23 @@ def engine(request, monkeypatch):
         monkeypatch.setattr(trunk, "runs_fast", lambda model: False)
 
 
+class Watched:
+    """A model that notes how many tokens it reads."""
+
+    def __init__(self, inner):
+        self.inner, self.read = inner, []
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, ids, *args, **kwargs):
+        self.read.append(tuple(ids.shape))
+        return self.inner(ids, *args, **kwargs)
+
+
 def plain(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
-        folder
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()
@@ -101,6 +121,20 @@ def plain_text(model, tokenizer, prompt):
     ids = torch.tensor([tokenizer(prompt)["input_ids"]])
     generated = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=9)
     return tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_prompts_of_several_beginnings_go_through_together(folder):
+    prompts = [
+        f"{start} {end}" for start in ("the film is very", "a dull", "very very") for end in ("good", "dull is")
+    ]
+    task_model = HFTaskModel(folder, dtype="float32", max_new_tokens=9)
+    task_model.trunk = Watched(task_model.trunk)
+    found = task_model.label_logprobs(prompts, ["good", "bad"])
+    assert task_model.trunk.read == [(3, 4), (6, 2)]  # three beginnings, the longest of 4 words; six rows' own words
+    model, tokenizer = plain(folder)
+    expected = [[plain_logprobs(model, tokenizer, p, label).sum() for label in ("good", "bad")] for p in prompts]
+    assert np.abs(found - expected).max() < 1e-4
+    assert task_model.generate(prompts) == [plain_text(model, tokenizer, prompt) for prompt in prompts]
 
 
 @pytest.mark.parametrize("settings", [{}, {"share_prefix": False}, {"tokens_per_batch": 16}], ids=str)
@@ -323,19 +357,6 @@ def test_turns_are_put_in_the_chat_template_as_transformers_does(chat_folder, en
 
 
 def test_the_turns_that_conversations_begin_with_are_read_once(chat_folder):
-    class Watched:
-        """A model that notes how many tokens it reads."""
-
-        def __init__(self, inner):
-            self.inner, self.read = inner, []
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def __call__(self, ids, *args, **kwargs):
-            self.read.append(tuple(ids.shape))
-            return self.inner(ids, *args, **kwargs)
-
     task_model = HFTaskModel(chat_folder, chat=True)
     task_model.trunk = Watched(task_model.trunk)
     task_model.label_logprobs(CONVERSATIONS, ["good", "bad"])

@@ -5,12 +5,14 @@ Heads stand in the last dimension but one, (..., heads, size), whatever stands b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+LONG = 400  # queries of one key head beyond which the fused kernel is the faster one
 MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
 
 
@@ -38,14 +40,25 @@ class Heads(NamedTuple):
         return qk[..., : self.queries, :], qk[..., self.queries :, :], values
 
     def attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        bias: torch.Tensor | None,
+        shared: Iterable[tuple[slice, torch.Tensor, torch.Tensor]] = (),
     ) -> torch.Tensor:
         """(B, T, heads * size) of queries (B, heads, T, size), keys and values (B, key heads, S, size).
 
-        The queries that share a key head are treated as one head's longer text; so is `bias`, see `bias_of`.
+        The queries that share a key head are treated as one head's longer text; so is `bias`, see `bias_of`. `shared`
+        are keys and values (key heads, P, size) that stand before the own ones of some rows.
         """
         rows, _, width, size = queries.shape
-        out = attention(queries.reshape(rows, self.keys, -1, size), keys, values, bias)
+        longer = queries.reshape(rows, self.keys, -1, size)
+        parts = [
+            attention_after(longer[some], keys_before, values_before, keys[some], values[some], _of_rows(bias, some))
+            for some, keys_before, values_before in shared
+        ]
+        out = torch.cat(parts) if parts else attention(longer, keys, values, bias)
         return out.view(rows, self.queries, width, size).transpose(1, 2).reshape(rows, width, -1)
 
     def bias_of(self, allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -114,11 +127,44 @@ def attention(
 ) -> torch.Tensor:
     """softmax(Q K' / sqrt(size) + bias) V; (B, heads, T, size).
 
-    In bf16 torch's fused kernel takes twice as long as its parts, and five times as long with its backward pass, so it
-    is left to texts whose scores would need much room.
+    In bf16 torch's fused kernel takes longer than its parts for short texts, and half as long for long ones; with its
+    backward pass it takes five times as long.
     """
     count, heads, width, size = queries.shape
-    if queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES:
+    fused = queries.dtype == torch.float32 or count * heads * width * keys.shape[2] > MOST_SCORES
+    if fused or (width > LONG and not queries.requires_grad):
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     scores = (queries * size**-0.5) @ keys.transpose(2, 3)
     return (scores if bias is None else scores + bias).softmax(-1) @ values
+
+
+def attention_after(
+    queries: torch.Tensor,
+    keys_before: torch.Tensor,
+    values_before: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """`attention` of rows that all see the same P tokens, (heads, P, size), before their own.
+
+    What is shared is multiplied by the queries of all rows at once, where there is room for their scores.
+    """
+    count, heads, width, size = queries.shape
+    before = keys_before.shape[1]
+    if count * heads * width * (before + keys.shape[2]) > MOST_SCORES:
+        keys = torch.cat([keys_before.expand(count, -1, -1, -1), keys], dim=2)
+        values = torch.cat([values_before.expand(count, -1, -1, -1), values], dim=2)
+        return attention(queries, keys, values, bias if bias is None else F.pad(bias, (before, 0)))
+    together = (queries * size**-0.5).transpose(0, 1)  # (heads, B, T, size)
+    flat = together.reshape(heads, -1, size)
+    own = together @ keys.permute(1, 0, 3, 2)
+    own = own if bias is None else own + bias.transpose(0, 1)
+    scores = torch.cat([(flat @ keys_before.transpose(1, 2)).view(heads, count, width, -1), own], dim=-1).softmax(-1)
+    out = (scores[..., :before].reshape(heads, -1, before) @ values_before).view(heads, count, width, size)
+    return (out + scores[..., before:] @ values.transpose(0, 1)).transpose(0, 1)
+
+
+def _of_rows(bias: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
+    """The part of a bias (B or 1, ...) that is for some rows."""
+    return bias if bias is None or len(bias) == 1 else bias[rows]

@@ -146,3 +146,24 @@ class Projection:
                 found.append((part @ (adapter.scale * adapter.b).to(kind)).t() @ inputs)
                 found.append(part.t() @ (inputs @ (adapter.scale * adapter.a).to(kind).t()))
         return [gradient.to(p.dtype) for gradient, p in zip(found, self.parameters, strict=True)]
+
+
+class Gated:
+    """x -> silu(x G' + g) * (x U' + u), the first half of a block's feed-forward part.
+
+    Without adapters that stand apart, the function and the product are done by the matrix products as they write.
+    """
+
+    def __init__(self, gate: nn.Module, up: nn.Module, rows: int | None):
+        halves = [Projection([module]).linear(rows) for module in (gate, up)] if rows is not None else []
+        self.halves = halves if all(half.low_rank is None for half in halves) else []
+        self.both = None if self.halves else Projection([gate, up]).linear(rows)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in) -> (N, out), in the weights' dtype."""
+        if self.both is not None:
+            gate, up = self.both(x).chunk(2, -1)
+            return F.silu(gate).mul_(up)
+        (gate, up) = self.halves
+        low = torch.ops.mkldnn._linear_pointwise(x, gate.weight, gate.bias, "swish", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, low, up.weight, up.bias, "mul")

@@ -13,14 +13,16 @@ that the result is nearer to fp32 than that of a model run wholly in bf16.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from prewrite.lm.attention import Heads, Norms, angles, causal, rms_norm
-from prewrite.lm.linear import Linear, Projection, can_merge, projections
+from prewrite.lm.cache import Cache
+from prewrite.lm.linear import Gated, Linear, Projection, can_merge, projections
+from prewrite.lm.packing import Padding
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 MANY_ROWS = 512  # in bf16 one layout is right for any number of rows
@@ -62,39 +64,9 @@ class Layer(NamedTuple):
 
     qkv: Linear
     out: Linear
-    gate_up: Linear
+    gated: Gated
     down: Linear
     norms: Norms
-
-
-class Cache:
-    """Keys and values of the tokens so far, (B, key heads, capacity, head size) per layer."""
-
-    def __init__(self, keys: list[torch.Tensor], values: list[torch.Tensor], length: int):
-        self.keys, self.values, self.length = keys, values, length
-
-    def select(self, rows: torch.Tensor, *, room: int = 0) -> Cache:
-        """A copy of some rows (repetitions allowed), with room for `room` more tokens."""
-        length = self.length
-
-        def copy(block: torch.Tensor) -> torch.Tensor:
-            _, heads, _, size = block.shape
-            new = block.new_empty(len(rows), heads, length + room, size)
-            new[:, :, :length] = block[rows, :, :length]
-            return new
-
-        return Cache([copy(block) for block in self.keys], [copy(block) for block in self.values], length)
-
-    def crop(self, length: int) -> None:
-        """Forget the tokens after the first `length`."""
-        self.length = length
-
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add a layer's keys and values (B, heads, T, size); returns those of all tokens. `length` stays."""
-        end = self.length + keys.shape[2]
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
 
 class Llama:
@@ -104,6 +76,7 @@ class Llama:
     """
 
     window = math.inf  # every token attends to all tokens before it
+    stems = sys.maxsize
 
     def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config
@@ -144,7 +117,9 @@ class Llama:
     ) -> torch.Tensor:
         """Last hidden states (B, keep, D), of the last `keep` tokens (all by default); `cache` grows by T tokens.
 
-        ids, positions (B, T). `mask` (B, S) is True at the cached and new tokens that may be looked at; None: all.
+        ids, positions (B, T). `mask` (B, S) is True at the cached and new tokens of a row's own that may be looked at;
+        None: all. Tokens of a stem are seen by all its rows. New tokens that may not be looked at are padding: they
+        cost no products, and their states mean nothing.
         """
         count, width = ids.shape
         keep = width if keep is None else keep
@@ -152,24 +127,29 @@ class Llama:
         if mask is not None:
             allowed = allowed & mask.bool()[:, None]
         bias = None if allowed is None else self.heads.bias_of(allowed, self.dtype)
-        cos, sin = angles(self.rotary, self.embedding, positions)
-        x = self.embedding[ids].view(count * width, -1).float()
+        padding = Padding(ids.new_ones(ids.shape, dtype=torch.bool) if mask is None else mask[:, -width:].bool())
+        cos, sin = angles(self.rotary, self.embedding, padding.pack(positions)[None])
+        x = self.embedding[padding.pack(ids)].float()  # (N, D), real tokens only
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            qkv = layer.qkv(layer.norms(x, layer.norms.attention, self.dtype)).view(count, width, -1, self.head_size)
-            parts = self.heads.queries_keys_values(qkv, layer.norms, cos, sin)
-            queries, keys, values = (part.transpose(1, 2) for part in parts)
-            keys, values = cache.write(index, keys, values)
-            if index == last and keep < width:  # nothing looks at the other tokens' last states
-                queries, x = queries[:, :, width - keep :], x.view(count, width, -1)[:, width - keep :].flatten(0, 1)
-                bias = None if allowed is None else self.heads.bias_of(allowed[:, width - keep :], self.dtype)
-            if keep == 0 and index == last:
+            qkv = layer.qkv(layer.norms(x, layer.norms.attention, self.dtype)).view(len(x), -1, self.head_size)
+            parts = self.heads.queries_keys_values(qkv, layer.norms, cos[0], sin[0])
+            queries, keys, values = (padding.pad(part).transpose(1, 2) for part in parts)
+            own = cache.write(index, keys, values)
+            if index == last and keep == 0:
                 break
-            x = x + layer.out(self.heads.attend(queries, keys, values, bias).flatten(0, 1))
-            gate, up = layer.gate_up(layer.norms(x, layer.norms.feed_forward, self.dtype)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate).mul_(up))
+            if index == last and keep < width:  # nothing looks at the other tokens' last states
+                queries, x = queries[:, :, width - keep :], padding.pad(x)[:, width - keep :].flatten(0, 1)
+                bias = None if allowed is None else self.heads.bias_of(allowed[:, width - keep :], self.dtype)
+                padding = Padding(ids.new_ones(count, keep, dtype=torch.bool))
+            x = x + layer.out(padding.pack(self.heads.attend(queries, *own, bias, cache.shared(index))))
+            x = x + layer.down(layer.gated(layer.norms(x, layer.norms.feed_forward, self.dtype)))
         cache.length += width
-        return rms_norm(x, self.norm, self.eps, self.dtype).view(count, keep, x.shape[1])
+        return (
+            padding.pad(rms_norm(x, self.norm, self.eps, self.dtype))
+            if keep
+            else x.new_empty(count, 0, len(self.norm))
+        )
 
 
 def _layer(layer: nn.Module, config: Any, rows: int | None) -> Layer:
@@ -177,7 +157,7 @@ def _layer(layer: nn.Module, config: Any, rows: int | None) -> Layer:
     return Layer(
         Projection([attention.q_proj, attention.k_proj, attention.v_proj]).linear(rows),
         Projection([attention.o_proj]).linear(rows),
-        Projection([mlp.gate_proj, mlp.up_proj]).linear(rows),
+        Gated(mlp.gate_proj, mlp.up_proj, rows),
         Projection([mlp.down_proj]).linear(rows),
         Norms.of(layer, config),
     )

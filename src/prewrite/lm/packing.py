@@ -76,14 +76,12 @@ class Padding:
         self.mask = mask
         self.count = int(mask.sum())
         self.full = self.count == mask.numel()
-        order = (mask.flatten().cumsum(0) - 1).view(mask.shape)
-        self.places = torch.where(mask, order, self.count)  # the place after the last holds zeros
+        self.places = (mask.flatten().cumsum(0) - 1).clamp(min=0).view(mask.shape)
         self.flat = mask.flatten().nonzero().squeeze(1)
 
     def pad(self, packed: torch.Tensor) -> torch.Tensor:
-        """(n, ...) -> (B, T, ...)."""
+        """(n, ...) -> (B, T, ...); where there is no token stands another one's entry, which nobody may look at."""
         if not self.full:
-            packed = torch.cat([packed, packed.new_zeros(1, *packed.shape[1:])])
             packed = packed.index_select(0, self.places.flatten())
         return packed.view(*self.mask.shape, *packed.shape[1:])
 

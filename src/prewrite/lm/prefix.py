@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -13,19 +13,19 @@ class PrefixGroup(NamedTuple):
     shared: int
 
 
-def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list[PrefixGroup]:
+def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int], *, worth: int = 1) -> list[PrefixGroup]:
     """Sort rows by their tokens and cut them into runs that share a beginning, whatever order they come in.
 
     So several rewrites on the same inputs share the instruction where the template begins with it, and the input
     where it begins with that. The last `keep[row]` tokens of a row are never shared. A row may make the beginning that
-    its run shares shorter; it joins only if it saves more tokens than the rows before it lose by that. Rows that share
-    nothing come last, together, with `shared` 0.
+    its run shares shorter; it joins only if it saves more tokens than the rows before it lose by that. Runs that save
+    fewer than `worth` tokens, and rows that share nothing, come last, together, with `shared` 0.
     """
     groups: list[PrefixGroup] = []
     alone: list[int] = []
 
     def close(rows: list[int], shared: int) -> None:
-        if len(rows) > 1:
+        if (len(rows) - 1) * shared >= worth:
             groups.append(PrefixGroup(rows, shared))
         else:
             alone.extend(rows)
@@ -46,15 +46,40 @@ def group_by_prefix(token_ids: Sequence[list[int]], keep: Sequence[int]) -> list
     return [*groups, PrefixGroup(alone, 0)] if alone else groups
 
 
-def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows, shortest first, in batches whose padded size stays within `tokens`; `lengths` are those of `rows`."""
-    batch: list[int] = []
-    for length, row in sorted(zip(lengths, rows, strict=True)):
-        if batch and (len(batch) + 1) * length > tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
+def waves(groups: Sequence[PrefixGroup], tokens: int, most: int) -> Iterator[list[PrefixGroup]]:
+    """Groups whose beginnings are read in one pass: `most` at most, of `tokens` in all.
+
+    A longer beginning goes alone, and so do rows without one.
+    """
+    wave: list[PrefixGroup] = []
+    for group in groups:
+        ends = wave and (len(wave) == most or sum(g.shared for g in wave) + group.shared > tokens)
+        if ends or (wave and not group.shared):
+            yield wave
+            wave = []
+        wave.append(group)
+    if wave:
+        yield wave
+
+
+def batches(
+    wave: Sequence[PrefixGroup], lengths: Sequence[int] | Mapping[int, int], tokens: int
+) -> Iterator[list[list[int]]]:
+    """The rows of each group of a wave that go through together, a padded size of at most `tokens` at a time.
+
+    A group's rows come shortest first; its list is empty where it has none in a batch. `lengths` are the tokens of all
+    rows without the beginnings.
+    """
+    batch: list[list[int]] = [[] for _ in wave]
+    count = longest = 0
+    for number, group in enumerate(wave):
+        for row in sorted(group.rows, key=lambda row: (lengths[row], row)):
+            if count and (count + 1) * max(longest, lengths[row]) > tokens:
+                yield batch
+                batch, count, longest = [[] for _ in wave], 0, 0
+            batch[number].append(row)
+            count, longest = count + 1, max(longest, lengths[row])
+    if count:
         yield batch
 
 

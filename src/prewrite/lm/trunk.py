@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,13 +14,14 @@ from torch import nn
 from transformers import DynamicCache
 
 from prewrite.lm import llama
+from prewrite.lm.cache import Cache as OwnCache
 
 # Names of the setting that says how many tokens back some layers attend to.
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 class TransformersCache:
-    """A `DynamicCache` with the methods of `llama.Cache`."""
+    """A `DynamicCache` with the methods of `cache.Cache`; what rows share is copied."""
 
     def __init__(self, cache: DynamicCache | None = None):
         self.cache = cache or DynamicCache()
@@ -29,6 +30,10 @@ class TransformersCache:
     def length(self) -> int:
         """Tokens so far."""
         return int(self.cache.get_seq_length())
+
+    def branch(self, lengths: Sequence[int], counts: Sequence[int], *, room: int) -> TransformersCache:
+        """As `cache.Cache.branch`, of one row, all of it."""
+        return self.select(torch.zeros(counts[0], dtype=torch.long), room=room)
 
     def select(self, rows: torch.Tensor, *, room: int = 0) -> TransformersCache:
         """A copy of some rows, repetitions allowed; it grows by itself, so `room` is not needed."""
@@ -44,7 +49,7 @@ class TransformersCache:
             self.cache.crop(length - self.length)  # how many to forget: newer transformers take no positive length
 
 
-Cache = llama.Cache | TransformersCache
+Cache = OwnCache | TransformersCache
 
 
 class Trunk(Protocol):
@@ -52,6 +57,8 @@ class Trunk(Protocol):
 
     window: float
     """How many tokens back every layer looks at least."""
+    stems: int
+    """How many different beginnings the rows of a batch may share at most."""
 
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for `rows` rows of up to `capacity` tokens."""
@@ -78,6 +85,8 @@ class Trunk(Protocol):
 class Transformers:
     """Any transformers causal language model, on its device and in its dtype."""
 
+    stems = 1
+
     def __init__(self, model: nn.Module):
         self.model = model
         config = model.config.get_text_config()
@@ -97,8 +106,11 @@ class Transformers:
         keep: int | None = None,
     ) -> torch.Tensor:
         """As `llama.Llama.__call__`."""
-        if mask is None:
-            mask = ids.new_ones(len(ids), cache.length + ids.shape[1])
+        seen = cache.length + ids.shape[1]
+        mask = ids.new_ones(len(ids), 0) if mask is None else mask
+        mask = torch.cat(
+            [mask.new_ones(len(ids), seen - mask.shape[1]), mask], dim=1
+        )  # what rows share is seen by all
         output = backbone(self.model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache.cache, use_cache=True
         )

@@ -1,13 +1,14 @@
 """A task model in this process, on transformers: scores labels, scores given texts, or writes greedily.
 
-Prompts come with those of one rewrite side by side. Each run of neighbours that share a beginning becomes a group: the
-shared tokens go through the model once, and their keys and values are used by all rows of the group. The grouping is
-over token ids, never over strings, since a tokenizer may merge across the seam.
+Prompts that share a beginning become a group: the shared tokens go through the model once, and their keys and values
+are used by all rows of the group. The grouping is over token ids, never over strings, since a tokenizer may merge
+across the seam.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from prewrite.lm.embedded import HUB_ID, is_embedded, resolve_model
 from prewrite.lm.identity import folder_digest
 from prewrite.lm.loading import load_causal_lm, load_tokenizer, pick_device, pick_dtype
-from prewrite.lm.prefix import PrefixGroup, batches, group_by_prefix
+from prewrite.lm.prefix import PrefixGroup, batches, group_by_prefix, waves
 from prewrite.lm.sampling import Start, write_greedily
 from prewrite.lm.tokens import decode, end_ids
 from prewrite.lm.trunk import Cache, context_of, open_trunk
@@ -26,21 +27,18 @@ from prewrite.task_models.base import Method
 from prewrite.task_models.in_process import InProcessTaskModel, check_chat, check_max_new_tokens
 from prewrite.types import Prompt
 
+WORTH = 64
+"""Tokens that sharing a beginning has to save: reading it apart costs about as much."""
+
 
 class Prefilled(NamedTuple):
     """Prompts that the model has read, in one batch."""
 
     rows: list[int]  # their places in the call
-    shared: int  # tokens that all of them begin with
-    lengths: torch.Tensor  # (B,), of each row's own tokens
-    mask: torch.Tensor  # (B, shared + longest), 0 for the left padding between the shared tokens and a row's own
+    positions: torch.Tensor  # (B,), of each row's next token
+    mask: torch.Tensor  # (B, longest), of each row's own tokens, 0 for the padding at their left
     cache: Cache
     hidden: torch.Tensor  # (B, kept, D), the last states
-
-    @property
-    def positions(self) -> torch.Tensor:
-        """(B,), of each row's next token."""
-        return self.shared + self.lengths
 
 
 class HFTaskModel(InProcessTaskModel):
@@ -151,26 +149,44 @@ class HFTaskModel(InProcessTaskModel):
         keep = keep or [1] * len(token_ids)
         # A window counts columns: beyond it, padding between a shared prefix and its rows would push tokens out.
         fits = max(map(len, token_ids), default=0) + room <= self.trunk.window
-        everything = [PrefixGroup(list(range(len(token_ids))), 0)]
-        for group in group_by_prefix(token_ids, keep) if self.share_prefix and fits else everything:
-            prefix = token_ids[group.rows[0]][: group.shared]
-            prefix_cache = self.trunk.new_cache(1, len(prefix))
-            if prefix:
-                ids = torch.tensor([prefix], device=self.device)
-                self.trunk(ids, torch.arange(len(prefix), device=self.device)[None], prefix_cache, keep=0)
-            own = [len(token_ids[row]) - group.shared for row in group.rows]
-            for rows in batches(group.rows, own, self.tokens_per_batch):
-                suffixes = [token_ids[row][group.shared :] for row in rows]
-                width = max(map(len, suffixes))
-                pad = self.tokenizer.pad_token_id
-                ids = torch.tensor([[pad] * (width - len(s)) + s for s in suffixes], device=self.device)
-                lengths = torch.tensor([len(s) for s in suffixes], device=self.device)
+        groups = [PrefixGroup(list(range(len(token_ids))), 0)]
+        if self.share_prefix and fits:
+            groups = group_by_prefix(token_ids, keep, worth=WORTH)
+        shared = {row: group.shared for group in groups for row in group.rows}
+        own = [len(ids) - shared[row] for row, ids in enumerate(token_ids)]
+        for wave in waves(groups, self.tokens_per_batch, self.trunk.stems):
+            stems = self._read([token_ids[group.rows[0]][: group.shared] for group in wave])
+            for parts in batches(wave, own, self.tokens_per_batch):
+                rows = list(chain.from_iterable(parts))
+                width = max(own[row] for row in rows)
+                block = [
+                    [self.tokenizer.pad_token_id] * (width - own[row]) + token_ids[row][shared[row] :] for row in rows
+                ]
+                before = torch.tensor([shared[row] for row in rows], device=self.device)
+                lengths = torch.tensor([own[row] for row in rows], device=self.device)
                 columns = torch.arange(width, device=self.device)
-                positions = group.shared + (columns - (width - lengths[:, None])).clamp(min=0)
-                cache = self._cache(prefix_cache, len(rows), width + room)
-                mask = self._mask(group.shared, lengths)
+                positions = before[:, None] + (columns - (width - lengths[:, None])).clamp(min=0)
+                mask = columns >= width - lengths[:, None]
+                if stems is None:
+                    cache = self.trunk.new_cache(len(rows), width + room)
+                else:
+                    cache = stems.branch([g.shared for g in wave], [len(part) for part in parts], room=width + room)
+                ids = torch.tensor(block, device=self.device)
                 hidden = self.trunk(ids, positions, cache, mask, keep=max(keep[row] for row in rows))
-                yield Prefilled(rows, group.shared, lengths, mask, cache, hidden)
+                yield Prefilled(rows, before + lengths, mask, cache, hidden)
+
+    def _read(self, beginnings: Sequence[list[int]]) -> Cache | None:
+        """The cache of what groups begin with, padded at the right; None where they begin with nothing."""
+        width = max(map(len, beginnings))
+        if not width:
+            return None
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids in beginnings], device=self.device)
+        columns = torch.arange(width, device=self.device).expand(len(ids), -1)
+        mask = columns < torch.tensor([len(ids) for ids in beginnings], device=self.device)[:, None]
+        cache = self.trunk.new_cache(len(ids), width)
+        self.trunk(ids, columns, cache, mask, keep=0)
+        return cache
 
     def _continue(self, batch: Prefilled, ids: list[int]) -> torch.Tensor:
         """Log-probability of a label's tokens after its first, given the cached prompts; (B,). The cache stays."""
@@ -185,17 +201,5 @@ class HFTaskModel(InProcessTaskModel):
         logprobs = self._next_logprobs(hidden)
         return logprobs.gather(2, following[..., None]).squeeze(2).double().sum(1)
 
-    def _cache(self, prefix: Cache, rows: int, room: int) -> Cache:
-        """A cache that shows one prefix to `rows` rows, with room for `room` more tokens."""
-        if prefix.length == 0:
-            return self.trunk.new_cache(rows, room)
-        return prefix.select(torch.zeros(rows, dtype=torch.long, device=self.device), room=room)
-
     def _next_logprobs(self, states: torch.Tensor) -> torch.Tensor:
         return self.trunk.lm_head(states).float().log_softmax(-1)
-
-    def _mask(self, shared: int, lengths: torch.Tensor) -> torch.Tensor:
-        """1 for the shared prefix and each row's own tokens, 0 for the left padding between them."""
-        width = int(lengths.max())
-        own = torch.arange(width, device=self.device) >= width - lengths[:, None]
-        return torch.cat([own.new_ones(len(lengths), shared), own], dim=1).long()

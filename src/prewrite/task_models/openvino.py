@@ -139,7 +139,8 @@ class OpenVINOTaskModel(InProcessTaskModel):
                 _infer(request, np.array([prefix]), np.ones((1, len(prefix))), 0, np.zeros(1), 1)
                 kept = [np.copy(state.state.data) for state in states]
             suffixes = {row: token_ids[row][group.shared :] for row in group.rows}
-            for rows in batches(group.rows, [len(suffixes[row]) for row in group.rows], self.tokens_per_batch):
+            lengths = {row: len(suffix) for row, suffix in suffixes.items()}
+            for (rows,) in batches([group], lengths, self.tokens_per_batch):
                 width = max(len(suffixes[row]) for row in rows)
                 ids = np.zeros((len(rows), width))
                 mask = np.ones((len(rows), group.shared + width))
