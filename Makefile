@@ -4,6 +4,7 @@
 # make test-llama: the same against the real server of llama.cpp, which it compiles first.
 # make test-interop: exports and the DSPy optimiser with the real DSPy, LangChain and promptfoo (the last one where there is npm).
 # make rounds: runs that are killed and go on, compared with undisturbed ones (docs/reliability.md).
+# make soak: minutes of training against a server that fails at times; the figures are in docs/reliability.md.
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ LLAMA ?= .venv-llama
 INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-gateway test-llama test-interop test-latest check bench rounds clean setup
+.PHONY: demo test test-gateway test-llama test-interop test-latest check bench rounds soak clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -47,6 +48,9 @@ bench: $(VENV)/.dev
 rounds: $(VENV)/.dev
 	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache budget --dtype bfloat16 float32
 	$(BIN)/python tests/reliability/kill.py --rounds 20 --model embedded --dtype bfloat16 float32
+
+soak: $(VENV)/.dev
+	$(BIN)/python tests/reliability/soak.py --minutes 120
 
 setup: $(VENV)/.dev
 

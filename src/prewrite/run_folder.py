@@ -214,6 +214,7 @@ class RunFolder:
     def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSONL file, flushed to disk before this returns."""
         text = "".join(to_json(row) + "\n" for row in rows)
+        check_there(path.parent)
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(without_keys(text, guess=False))
             file.flush()
@@ -278,6 +279,16 @@ class RunFolder:
             if path.exists():
                 rows = [row for row in self.read_rows(path) if row.get("step", 0) <= after_step]
                 write_atomic(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def check_there(folder: Path) -> None:
+    """Raise `RunFolderError` where the folder of a run that is being written is gone: it is not made a second time,
+    since what came before would be missing in it."""
+    if not folder.is_dir():
+        raise RunFolderError(
+            f"run folder {str(folder)!r} is gone: it was deleted or moved while the run wrote there; start again "
+            "(answers are in the cache), or put it back and pass --resume"
+        )
 
 
 def check_shape(value: Any, shape: Any, where: str) -> None:

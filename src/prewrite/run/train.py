@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prewrite.data import Splits
-from prewrite.errors import BudgetExceededError, MetricError, TaskModelError, TrainingError
+from prewrite.errors import BudgetExceededError, MetricError, StorageError, TaskModelError, TrainingError
 from prewrite.report.render import build_report
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.run.build import (
@@ -164,7 +164,7 @@ def saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
     """What the task model, the budget or the user ends in here can go on, and how is said."""
     try:
         yield
-    except (TaskModelError, BudgetExceededError, MetricError) as error:
+    except (TaskModelError, BudgetExceededError, MetricError, StorageError) as error:
         raise type(error)(f"{error}\n{how_to_go_on(run)}") from error
     except TrainingError as error:
         saved = list(run.checkpoints_by_step().values())

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from prewrite.errors import RunFolderError
 from prewrite.files import whole_folder, write_checksums
-from prewrite.run_folder import RunFolder
+from prewrite.run_folder import RunFolder, check_there
 from prewrite.train.cost import RunCost
 from prewrite.train.dev_stopping import DevStopping
 from prewrite.train.health import Health
@@ -70,6 +70,7 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
 def save(trainer: PPOState) -> None:
     """Write a checkpoint of `trainer`; the folder appears whole or not at all, the oldest are removed after it."""
     run_folder, step = trainer.run_folder, trainer.state.global_step
+    check_there(run_folder.path)
     with whole_folder(run_folder.checkpoint(step)) as folder:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_file(trainable_state(model), folder / "policy.safetensors")

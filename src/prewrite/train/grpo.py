@@ -45,6 +45,7 @@ from prewrite.lm.tokens import decode
 from prewrite.rewriter.meta_prompts import extract_rewrite
 from prewrite.rewriter.policy import PolicyWithValueHead, ValueHead, in_eval_mode
 from prewrite.rewriter.rewriter import query_ids
+from prewrite.run_folder import check_there
 from prewrite.train import checkpoint
 from prewrite.train.algorithms import GROUP_NAMES
 from prewrite.train.clock import Clock
@@ -260,6 +261,7 @@ class _GroupTrainer(RewriterTrainer, SharedPrompts):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, **settings: Any) -> None:
         """TRL's own checkpoint and our record in one folder, which gets its name when it is whole."""
+        check_there(self.run_folder.path)
         written = self.run_folder.checkpoints / f"checkpoint-{self.state.global_step}"
         with writing(written):
             super()._save_checkpoint(model, trial, **settings)

@@ -24,7 +24,7 @@ from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
 from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, save_rewriter
 from prewrite.rewriter.starter import default_temperature, load_base
-from prewrite.run_folder import RunFolder
+from prewrite.run_folder import RunFolder, check_there
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.rewards import TaskReward, guards_of
 from prewrite.train import checkpoint, processes
@@ -305,6 +305,7 @@ class RewriterTrainer:
 
     def save_rewriter(self) -> Path:
         """Write the policy as it is now to the run folder's `rewriter/`."""
+        check_there(self.run_folder.path)
         folder = self.run_folder.rewriter
         model, tokenizer = self.policy.policy, self.processing_class
         save_rewriter(folder, model, self.settings, warm_start=self.warm_start, tokenizer=tokenizer)
