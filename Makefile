@@ -47,6 +47,7 @@ bench: $(VENV)/.dev
 
 rounds: $(VENV)/.dev
 	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache budget --dtype bfloat16 float32
+	$(BIN)/python tests/reliability/kill.py --rounds 20 --algorithm ppo --variant warm_start train_reward
 	$(BIN)/python tests/reliability/kill.py --rounds 20 --model embedded --dtype bfloat16 float32
 
 soak: $(VENV)/.dev

@@ -5,7 +5,8 @@
 A round starts `prewrite train`, kills it with SIGKILL, starts it again with `--resume`, up to three times, and lets it
 end; with `--signal KILL TERM INT` it is asked to stop at times instead. Half of the signals come before a random file
 operation in the run folder or the cache, the others at a random moment after the run folder appeared. Compared are the
-bytes of `FILES` and of the weights, without `MAY_DIFFER`.
+bytes of `FILES` and of the weights, without `MAY_DIFFER`. `warm-start` and `train-reward` (`COMMANDS`) cannot be
+resumed: after a kill their folder must be whole or not there, and where it is not they are run once more.
 
 The undisturbed runs are made by another process with another seed of Python's hashes. Runs are forks of processes that
 have imported everything: to import torch takes longer than a run of the toy. `--keep FOLDER` keeps what was written.
@@ -58,6 +59,11 @@ VARIANTS = {
 """What runs of the toy differ in, beside algorithm and dtype; `several` has two instructions. The limit of `budget` is
 what the undisturbed run asks: one that was killed has no call to spare for questions that it asks again."""
 NO_LIMIT = "1000000"
+COMMANDS = {
+    "warm_start": ["warm-start", "--epochs", "1"],
+    "train_reward": ["train-reward", "--run", "scored", "--epochs", "2", "--learning_rate", "2e-2"],
+}
+"""Kinds that are no training of a rewriter; algorithm and dtype are of no effect on them."""
 
 
 class Run(NamedTuple):
@@ -74,6 +80,9 @@ class Run(NamedTuple):
 
     def argv(self, data: Path) -> list[str]:
         """Its command, in whose folder `run` is written; `data` holds the toy."""
+        if self.variant in COMMANDS:
+            words = [str(data / word) if word == "scored" else word for word in COMMANDS[self.variant]]
+            return [*words, "--base_model", str(data / "model"), "--output_dir", "run"]
         flags = ["train", "--output_dir", "run", "--algorithm", self.algorithm]
         flags += ["--task_model_options", f"dtype={self.dtype}", *VARIANTS[self.variant]]
         if self.model == "embedded":
@@ -112,6 +121,7 @@ def make_toy(data: Path) -> None:
     tokenizer.save_pretrained(data / "model")
     others = [row | {"instruction": "answer now", "input": f"please {row['input']}"} for row in ROWS]
     make_reward_model(str(data / "model"), data / "reward_model")
+    make_scored(data / "scored")
     for name, rows in (("one", ROWS), ("two", [*ROWS, *others])):
         (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -128,6 +138,23 @@ def make_reward_model(toy: str, folder: Path) -> None:
     model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear"))
     settings = RewardModelSettings(toy, "auto", f"hf:{toy}", 0.1, {}, 0.5, {})
     LearnedReward(model, tokenizer, settings).save(folder)
+
+
+def make_scored(folder: Path) -> None:
+    """A run folder whose rewrites earn more with one word in them, for `train-reward` to learn from."""
+    from toy import INSTRUCTION, WORDS
+
+    from prewrite.run_folder import RunFolder
+
+    run, rng = RunFolder.create(folder), random.Random(0)
+    run.write_json(run.config, {"config": {"reward_mode": "auto", "task_model": "scripted"}})
+    for step in range(1, 13):
+        texts = [" ".join(rng.choices(WORDS[3:], k=4)) for _ in range(12)]
+        grades = [0.5 * ("step" in text.split()) for text in texts]
+        run.append(run.rollouts, [
+            {"step": step, "instruction": INSTRUCTION, "rewrite": text, "reward": grade, "score": grade,
+             "parts": {"task": grade}, "guards": {}} for text, grade in zip(texts, grades, strict=True)
+        ])  # fmt: skip
 
 
 # ---- in the process of a run ----------------------------------------------------------------------------------------
@@ -225,7 +252,7 @@ def start(
     process = os.fork()
     if not process:
         be_a_run(argv, folder, die_at, by)
-    began = None
+    began = None if argv[0] == "train" else time.monotonic()
     while True:
         done, status = os.waitpid(process, os.WNOHANG)
         now = time.monotonic()
@@ -295,6 +322,8 @@ class Outcome(NamedTuple):
 
 def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[signal.Signals]) -> Outcome:
     """One round, in which processes are ended by some of `signals`."""
+    if run.variant in COMMANDS:
+        return play_command(run, work, folder, rng, signals)
     straight = work / run.name
     limit = sum(map(sum, asked(straight)))
     operations = int((straight / "operations.log").read_text())
@@ -329,6 +358,43 @@ def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[s
     if again > under_way:
         differing.append(f"{again} questions were asked again, of which {under_way} were under way")
     return Outcome(kills, differing, again, under_way)
+
+
+def play_command(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[signal.Signals]) -> Outcome:
+    """One round of a command of `COMMANDS`."""
+    straight, made = work / run.name, folder / "run"
+    operations, seconds = (float((straight / f"{name}.log").read_text()) for name in ("operations", "seconds"))
+    wanted = files_of(straight / "run")
+    folder.mkdir()
+    kills: list[str] = []
+    for _ in range(rng.randint(1, MOST_KILLS)):
+        by, at, after = rng.choice(signals), rng.randint(1, int(operations)), rng.uniform(0, seconds)
+        way: dict[str, Any] = {"die_at": at} if rng.random() < 0.5 else {"die_after": after}
+        ended = start(run.argv(work), folder, by=by, **way)
+        killed = ended.code == (-by if by == signal.SIGKILL else STOPPED)
+        if killed:
+            kills.append(f"{'whole' if made.exists() else 'not there'} ({by.name[3:]})")
+        if not killed or made.exists():
+            break
+    if not made.exists():
+        ended = start(run.argv(work), folder)
+        if ended.code:
+            return Outcome(kills, [f"exit code {ended.code}:\n{screen(folder)[-2000:]}"], 0, 0)
+    found = files_of(made)
+    return Outcome(kills, [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)], 0, 0)
+
+
+def files_of(folder: Path) -> dict[str, Any]:
+    """What the files of a folder hold; lists of names in JSON have no order, since peft keeps them as sets."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json":
+            value = json.loads(path.read_text())
+            found[name] = {key: sorted(part) if isinstance(part, list) else part for key, part in value.items()}
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
 
 
 def screen(folder: Path) -> str:
@@ -374,7 +440,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=("toy", "embedded"), default="toy")
     parser.add_argument("--algorithm", nargs="+", choices=("ppo", "grpo", "rloo"), default=["ppo", "grpo", "rloo"])
     parser.add_argument("--dtype", nargs="+", choices=("bfloat16", "float32"), default=["bfloat16"])
-    parser.add_argument("--variant", nargs="+", choices=tuple(VARIANTS), default=["search"])
+    parser.add_argument("--variant", nargs="+", choices=(*VARIANTS, *COMMANDS), default=["search"])
     parser.add_argument("--signal", nargs="+", choices=("KILL", "TERM", "INT"), default=["KILL"])
     parser.add_argument("--seed", type=int, default=None, help="of the kills; by default another one each time")
     parser.add_argument("--keep", type=Path, help="a new folder for what is written")
@@ -386,11 +452,15 @@ def preload() -> None:
     """Import what runs need, so that a fork has it, and so that what it has does not change meanwhile."""
     import prewrite.choosing.search
     import prewrite.cli.train
+    import prewrite.cli.train_reward
+    import prewrite.cli.warm_start
     import prewrite.report.render
     import prewrite.run.train
     import prewrite.task_models.hf
     import prewrite.train.grpo
-    import prewrite.train.ppo  # noqa: F401
+    import prewrite.train.ppo
+    import prewrite.train.reward_model
+    import prewrite.train.warm_start  # noqa: F401
 
 
 def rounds_of(runs: list[Run], count: int) -> Iterator[Run]:

@@ -57,3 +57,27 @@ def test_other_bytes_and_half_written_files_are_seen(tmp_path, file):
     first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second")
     (second / file).write_bytes(b"other")
     assert kill.contents(second) != kill.contents(first)
+
+
+@pytest.mark.slow
+def test_a_warm_start_and_a_reward_model_that_were_ended_on_the_way_are_whole_or_not_there():
+    flags = ["--rounds", "3", "--algorithm", "ppo", "--variant", "train_reward", "warm_start"]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *flags, "--signal", "KILL", "TERM"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 rounds ended as the undisturbed run did" in done.stdout
+
+
+def test_files_of_a_folder_are_compared_whole_and_names_in_json_in_any_order(tmp_path):
+    for name, targets, weights in (
+        ("a", ["q", "v"], b"1"),
+        ("b", ["v", "q"], b"1"),
+        ("c", ["q"], b"1"),
+        ("d", [], b"2"),
+    ):
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "adapter" / "config.json").write_text(json.dumps({"target_modules": targets}))
+        (tmp_path / name / "adapter" / "model.safetensors").write_bytes(weights)
+    first, second, third, fourth = (kill.files_of(tmp_path / name) for name in "abcd")
+    assert first == second and first != third and third != fourth
