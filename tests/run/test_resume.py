@@ -54,7 +54,7 @@ def test_a_longer_run_on_moved_data_is_the_same_run_and_says_so(run_copy, toy, t
     (part,) = config["resumed"]
     assert part["changed"]["max_steps"] == [2, 3] and part["changed"]["dataset"][1] == [str(moved)]
     assert config["config"]["max_steps"] == 3 and "--resume" not in config["argv"]
-    assert len((run_copy / "metrics.jsonl").read_text().splitlines()) == 3
+    assert [row["step"] for row in RunFolder.read_rows(run_copy / "metrics.jsonl")] == [0, 1, 2, 3]
     assert re.search(r"Resumed .*max_steps: 2 → 3", (run_copy / "report.html").read_text())
     assert "max\\_steps: 2 → 3" in (run_copy / "report.md").read_text()
 
