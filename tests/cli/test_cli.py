@@ -235,6 +235,23 @@ def test_eval_writes_every_row_and_its_answers_on_request(toy, tmp_path, capsys)
     assert "is a folder; give the name of a file" in capsys.readouterr().err
 
 
+def test_a_run_folder_alone_is_enough_to_go_on(run_copy, tmp_path, capsys):
+    assert main(["train", "--resume", str(run_copy), "--max-steps", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["instruction"] == "solve the task" and found["test"]["n"] == 8
+    metrics = [json.loads(line)["step"] for line in (run_copy / "metrics.jsonl").read_text().splitlines()]
+    assert metrics == [0, 1, 2, 3]
+    config = json.loads((run_copy / "config.json").read_text())
+    assert config["config"]["output_dir"] == str(run_copy) and len(config["resumed"]) == 1
+    for words, told in (
+        ([str(tmp_path / "none")], "is not a run folder"),
+        ([str(run_copy), "other"], "--resume takes one run folder"),
+        ([str(run_copy), "--learning-rate", "1"], "learning_rate was 5e-06 and is 1.0"),
+    ):
+        assert main(["train", "--resume", *words]) == 2
+        assert told in capsys.readouterr().err
+
+
 LATE = """
 import os, sys
 from prewrite.cli.main import main

@@ -1,10 +1,11 @@
 """Flags, YAML and help, all made from the settings' fields."""
 
+import sys
 from argparse import ArgumentParser
 
 import pytest
 
-from prewrite.cli.main import main
+from prewrite.cli.main import COMMANDS, main
 from prewrite.cli.options import add_options, build_config
 from prewrite.run.config import TaskConfig, TrainConfig
 from prewrite.run.option import options_of
@@ -57,9 +58,18 @@ def test_help_shows_the_settings_that_people_set_under_their_headings(capsys):
     shown = help_of(capsys, "train", "--help")
     settings = flags_in(shown) - {"--config", "--help-all"}
     assert {"--dataset", "--task-model", "--base-model", "--max-steps", "--strategy", "--output-dir"} <= settings
-    assert "--lora-rank" not in settings and 10 <= len(settings) <= 16
+    assert "--lora-rank" not in settings and 10 <= len(settings) <= 17
     headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["options:", "data:", "task model:", "rewriter:", "training:", "choice:", "output:"]
+    assert headings == [
+        "positional arguments:",
+        "options:",
+        "data:",
+        "task model:",
+        "rewriter:",
+        "training:",
+        "choice:",
+        "output:",
+    ]
 
 
 def test_help_all_shows_every_setting_but_those_for_yaml_alone(capsys):
@@ -86,9 +96,74 @@ def test_the_demo_tells_its_own_defaults(capsys):
             "no flag of prewrite train; did you mean --learning-rate?",
         ),
         (["eval", "--wth=a"], "did you mean --with?"),
-        (["train", "rows.jsonl"], "prewrite train does not know what 'rows.jsonl' is"),
+        (["cache", "info", "rows.jsonl"], "prewrite cache does not know what 'rows.jsonl' is"),
     ],
 )
 def test_what_was_mistyped_is_named_with_what_was_meant(words, told, capsys):
     assert main(words) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "search", "eval"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nofile.jsonl", "--seed", "1"],
+        ["--seed", "1", "nofile.jsonl"],
+        ["--data", "nofile.jsonl", "--seed", "1"],
+        ["--no-cache", "nofile.jsonl"],
+    ],
+)
+def test_data_may_stand_without_its_flag(command, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, *words]) == 2
+    assert "nofile.jsonl does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_takes_version_and_quiet(command, capsys):
+    shown = help_of(capsys, command, "--help")
+    assert "-V, --version" in shown and "-q, --quiet" in shown
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"watch", "completion", "export"}))
+def test_every_command_that_prints_a_result_prints_json(command, capsys):
+    assert "--json" in flags_in(help_of(capsys, command, "--help"))
+
+
+def test_a_version_is_told_behind_a_command_too(capsys):
+    assert main(["cache", "info", "-V"]) == 0
+    assert capsys.readouterr().out.startswith("prewrite ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_and_flags(shell, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(command in script for command in COMMANDS) and "--learning-rate" in script
+
+
+def test_a_completion_without_shtab_names_the_pip_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'prewrite[completion]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "load"])
+def test_a_task_model_may_stand_behind_its_flag(command, toy, capsys):
+    assert main([command, "--task-model", f"hf:{toy / 'model'}", "--json"]) == 0
+    assert str(toy / "model") in capsys.readouterr().out
+    assert main(["load"]) == 2
+    assert "no task model" in capsys.readouterr().err
+
+
+def test_quiet_leaves_warnings_and_the_result(toy, capsys):
+    flags = ["search", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--rewriter", "none"]
+    flags += ["--fidelity-model", "none", "--search-calls", "60", "--no-cache", "--overwrite", "--output-dir"]
+    assert main([*flags, str(toy / "loud")]) == 0
+    assert "Search: up to" in capsys.readouterr().err
+    assert main([*flags, str(toy / "quiet"), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert "Search: up to" not in printed.err and "Test, 8 rows" in printed.out
+    assert "rows and prompts stay in this process" in printed.err  # where data go is always said

@@ -11,6 +11,7 @@ from prewrite.choosing.evaluation import calibrated_note
 from prewrite.errors import ConfigError, RunFolderError
 from prewrite.report import build_report, compare_markdown, compare_runs
 from prewrite.report.charts import Series, line_chart, nice_ticks
+from prewrite.report.compare import compare_json
 from prewrite.report.diff import word_diff
 from prewrite.report.formats import cost_sentence, duration, percent, pvalue, signed
 from prewrite.report.markdown import cell, fenced
@@ -249,6 +250,9 @@ def test_comparing_seeds_states_their_spread_and_what_differs(tmp_path):
     page, text = compare_runs(paths), compare_markdown(paths)
     assert "differ in their seed alone" in page and "2 runs that differ in their seed alone" in text
     assert "| seed | 0 | 1 |" in text
+    found = json.loads(json.dumps(compare_json(paths)))
+    assert [run["name"] for run in found["runs"]] == ["seed0", "seed1"] and found["settings"] == {"seed": ["0", "1"]}
+    assert found["seeds"][0]["names"] == ["seed0", "seed1"] and found["warnings"] == []
     with pytest.raises(ConfigError, match="at least two"):
         compare_runs(paths[:1])
 

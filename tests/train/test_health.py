@@ -167,7 +167,7 @@ def test_a_metric_that_fails_in_training_stops_with_a_checkpoint_and_the_run_goe
     error = capsys.readouterr().err
     assert f"metric '{metric}' raised IndexError: tuple index out of range" in error
     assert f"grading_{algorithm}.py, line 6) for the prediction " in error
-    assert "Saved: " in error and "step-00001" in error and "Go on with the same command and --resume" in error
+    assert "Saved: " in error and "step-00001" in error and "Go on with: prewrite train --resume" in error
     assert "Traceback" not in error
     (tmp_path / "mended").touch()
     assert main([*flags, "--resume"]) == 0

@@ -76,7 +76,7 @@ def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm)
 
     longer = launch(finetune, *flags[1:], "--resume", "--max_steps", "3")
     assert longer.returncode == 0, longer.stderr[-2000:]
-    assert len(json_lines(run / "metrics.jsonl")) == 3
+    assert len(json_lines(run / "metrics.jsonl")) == 4
     (part,) = json.loads((run / "config.json").read_text())["resumed"]
     assert part["changed"] == {"max_steps": [2, 3]}
 

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", required=True, metavar="FILE", help="prompt.json, or the run folder that holds one"
     )
     parser.add_argument("--file", metavar="ROWS", help="JSONL file whose rows have an `input`; prints one JSON a row")
+    parser.add_argument("--json", action="store_true", help="print the answer to INPUT as one JSON object")
     parser.add_argument("--choices", nargs="+", metavar="LABEL",
                         help="the possible answers (default: the labels that have offsets)")  # fmt: skip
     parser.add_argument("--no-offsets", "--no_offsets", action="store_true", help="leave the label offsets out")
@@ -66,7 +67,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     evaluator = Evaluator(open_counted_task_model(config), decoding=prompt.decoding)
     answers = evaluator.answers([prompt], examples)[0]
     for text, answer in zip(inputs, answers, strict=True):
-        print(answer.prediction if namespace.file is None else _line(text, answer.prediction))
+        plain = namespace.file is None and not namespace.json
+        print(answer.prediction if plain else _line(text, answer.prediction))
     return 0
 
 

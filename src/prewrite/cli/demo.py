@@ -31,13 +31,17 @@ DEMO: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings that the demo lets you change; all others are `DEMO`."""
     changeable = ["output_dir", "max_steps", "seed", "strategy", "report_to"]
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, TrainConfig, only=changeable, defaults=DEMO)
 
 
 def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train on the demo data and print before and after."""
+    config = build_config(TrainConfig, namespace, **DEMO)
+    if namespace.json:
+        return train_and_print(config, argv, as_json=True)
     print("A 135M model learns to rewrite one weak instruction so that the same model, frozen, does the task better.")
     print(
         "Then wordings, worked examples, answer lines and label offsets compete; untouched rows say what each brings."
     )
-    return train_and_print(build_config(TrainConfig, namespace, **DEMO), argv)
+    return train_and_print(config, argv)

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 import prewrite
+from prewrite.cli.options import add_task_model_flag
 from prewrite.errors import PrewriteError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "httpx", "openvino-genai", "vllm")
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Task models to check."""
     parser.epilog = "Example: prewrite doctor embedded ollama:gemma3:4b"
     parser.add_argument("task_models", nargs="*", metavar="TASK_MODEL", help="e.g. embedded, ollama:gemma3:4b")
+    add_task_model_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -29,7 +31,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     if not namespace.json:
         _print_machine(machine)
     found = []
-    for text in namespace.task_models:
+    for text in [*namespace.task_models, *namespace.named]:
         found.append(_examined(text))
         if not namespace.json:
             _print_task_model(found[-1])

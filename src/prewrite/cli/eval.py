@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prewrite.cli.options import add_options, build_config
+from prewrite.cli.options import add_data_by_position, add_options, build_config
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
 from prewrite.run.config import TaskConfig
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="dev", choices=SPLITS, help="which rows (default: dev)")
     parser.add_argument("--limit", type=int, default=None, help="only the first N rows")
     parser.add_argument("--items", metavar="FILE", help="write every row and its answers there, as JSONL")
+    add_data_by_position(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, TaskConfig)
 
@@ -46,6 +47,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     from prewrite.choosing.evaluation import calibrated_note
     from prewrite.report.page_notes import notes
     from prewrite.run.build import open_evaluator, open_one_data_set, rows_of
+    from prewrite.run.progress import phase_line
+    from prewrite.task_models.counting import Usage
     from prewrite.task_models.stream import backend_notes
 
     splits = open_one_data_set(config)
@@ -58,8 +61,11 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
 
     instructions = {"initial": rows[0].instruction}
     instructions |= {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
-    evaluator = open_evaluator(config)
-    evaluation = evaluate(evaluator, instructions, rows, rows=namespace.split, seed=config.seed)
+    with phase_line("loading"):
+        evaluator = open_evaluator(config)
+    usage: Usage = evaluator.task_model.usage  # type: ignore[attr-defined]  # what commands open is counted
+    with phase_line("asking", usage):
+        evaluation = evaluate(evaluator, instructions, rows, rows=namespace.split, seed=config.seed)
     about = {
         "data": found.source.name,
         "drawn": splits.drawn(namespace.split),
@@ -68,8 +74,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         "decoding": " and ".join(dict.fromkeys(map(evaluator.decoding_of, rows))),
         "metric": " and ".join(dict.fromkeys(map(evaluator.metric_of, rows))),
     }
-    usage = evaluator.task_model.usage.as_dict()  # type: ignore[attr-defined]  # what commands open is counted
-    told = {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage}}
+    told = {"left_out": evaluator.left_out.to_json(), "cost": {"task_model": usage.as_dict()}}
     remarks = notes({"task_model": {"notes": backend_notes(evaluator.task_model)}}, told)
     if namespace.items is not None:
         from prewrite.files import write_atomic

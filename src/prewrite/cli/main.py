@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ COMMANDS = {
     "load": "load task models so that the first batch does not wait",
     "cache": "size of the answer cache, or clear it",
     "warm-start": "make a warm-start adapter for a rewriter",
+    "completion": "the completion script of your shell",
 }
 BAD_INPUT, STOPPED = 2, 130
 
@@ -80,28 +82,8 @@ def _run(argv: Sequence[str]) -> int:
     name = next((word for word in argv if not word.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         raise ConfigError(f"{name!r} is no command{_meant(name, COMMANDS)}")
-    parser = _Parser(
-        prog="prewrite",
-        description="Train a small language model to rewrite prompts so that a frozen task model does better.",
-        epilog="Example: prewrite train --data train.jsonl --task-model ollama:gemma3:4b --output-dir runs/first",
-        allow_abbrev=False,
-    )
-    parser.add_argument("-V", "--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    flags: list[str] = []
-    for command, text in COMMANDS.items():
-        child = commands.add_parser(
-            command,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,  # the lines of an epilog stay lines
-            allow_abbrev=False,
-        )
-        if command == name:  # only the command that runs pays for its imports
-            module = importlib.import_module(f"prewrite.cli.{command.replace('-', '_')}")
-            module.add_arguments(child)
-            child.set_defaults(execute=module.run)
-            flags = list(child._option_string_actions)  # argparse tells them in no other way
+    parser, child = build_parser([name] if name is not None else [])
+    flags = list(child[name]._option_string_actions) if name is not None else []  # argparse tells them in no other way
     namespace, unknown = parser.parse_known_args(argv)
     if unknown and unknown[0].startswith("-"):
         raise ConfigError(f"{unknown[0]!r} is no flag of prewrite {name}{_meant(unknown[0].partition('=')[0], flags)}")
@@ -116,7 +98,59 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     _quiet_libraries()
-    return int(namespace.execute(namespace, argv))
+    with telling(quiet=namespace.quiet):
+        return int(namespace.execute(namespace, argv))
+
+
+def build_parser(names: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of the commands by name; only those in `names`, whose modules it imports, are whole."""
+    names = list(names)
+    parser = _Parser(
+        prog="prewrite",
+        description="Train a small language model to rewrite prompts so that a frozen task model does better.",
+        epilog="Example: prewrite train --data train.jsonl --task-model ollama:gemma3:4b --output-dir runs/first",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the result, warnings and errors alone")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    children: dict[str, argparse.ArgumentParser] = {}
+    for command, text in COMMANDS.items():
+        child = children[command] = commands.add_parser(
+            command,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # the lines of an epilog stay lines
+            allow_abbrev=False,
+        )
+        for spellings, told in ((("-V", "--version"), "print the version"), (("-q", "--quiet"), "no progress")):
+            child.add_argument(*spellings, action="store_true", default=argparse.SUPPRESS, help=told)
+        if command in names:  # only the command that runs pays for its imports
+            module = importlib.import_module(f"prewrite.cli.{command.replace('-', '_')}")
+            module.add_arguments(child)
+            child.set_defaults(execute=module.run)
+    return parser, children
+
+
+@contextmanager
+def telling(*, quiet: bool) -> Iterator[None]:
+    """What the package tells of its progress goes to standard error in here; with `quiet` its warnings alone do."""
+    logger = logging.getLogger("prewrite")
+    handler, before = _ToScreen(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _ToScreen(logging.Handler):
+    """Prints messages to what standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _meant(word: str, known: Iterable[str]) -> str:

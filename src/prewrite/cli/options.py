@@ -59,6 +59,17 @@ def add_options(
         parser.add_argument("--help-all", action=_HelpAll, rare=rare, help="show all settings, not only common ones")
 
 
+def add_task_model_flag(parser: argparse.ArgumentParser) -> None:
+    """`--task-model` beside task models that are named by position, since every other command has the flag."""
+    for spelling, told in zip(_spelled("task_model"), ("the same as by position", argparse.SUPPRESS), strict=True):
+        parser.add_argument(spelling, dest="named", action="append", default=[], metavar="TASK_MODEL", help=told)
+
+
+def add_data_by_position(parser: argparse.ArgumentParser) -> None:
+    """Data sets without the flag `--data`."""
+    parser.add_argument("data_by_position", nargs="*", metavar="DATA", help="the same as --data")
+
+
 def _add_flags(group: argparse._ArgumentGroup, option: Option, default: Any) -> argparse.Action:
     """The flag that help shows, and its other spellings without help; returns the first."""
     text = option.help.replace("%", "%%")
@@ -125,6 +136,8 @@ def build_config(config: type[Config], namespace: argparse.Namespace, **given: A
     """The config of parsed flags over their `--config` file over `given`. Raises `ConfigError`."""
     options = {name: option for option in options_of(config) for name in option.names}
     flags = {name: value for name, value in vars(namespace).items() if name in options or name == OLDER}
+    if by_position := getattr(namespace, "data_by_position", []):
+        flags["dataset"] = [*flags.get("dataset", []), *by_position]
     values = dict(given)
     for where, layer in ((f"{getattr(namespace, 'config', None)}: ", _from_file(namespace)), ("--", flags)):
         for key, value in layer.items():

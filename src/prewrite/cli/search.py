@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from prewrite.cli.options import add_options, build_config
+from prewrite.cli.options import add_data_by_position, add_options, build_config
 from prewrite.cli.requirements import require
 from prewrite.cli.results import print_prompt
 from prewrite.cli.screen import say_where_data_go
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Example: prewrite search --data train.jsonl --task-model embedded --output-dir runs/search\n"
         "--help-all shows the other settings."
     )
+    add_data_by_position(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, SearchConfig)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from prewrite.scoring.rewards import REWARD_MODEL_FILE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All settings of `RewardModelConfig`."""
     parser.epilog = "Example: prewrite train-reward --run runs/first --output-dir runs/first/reward_model"
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, RewardModelConfig)
 
 
@@ -45,6 +47,9 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         seed=config.seed,
     )
     learned.save(output)
+    if namespace.json:
+        print(json.dumps({"reward_model": str(output), "held_out": dict(learned.settings.held_out)}))
+        return 0
     print_figures(learned.settings.held_out)
     print(f"Reward model: {output}")
     print(f"Use it with: prewrite train --reward_mode model --reward_model {output} ...")

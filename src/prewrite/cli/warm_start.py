@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prewrite.run.config import WarmStartConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All settings of `WarmStartConfig`."""
     parser.epilog = "Example: prewrite warm-start --base-model embedded --output-dir runs/starter"
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser, WarmStartConfig)
 
 
@@ -34,6 +36,9 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     losses = make_adapter(
         config.base_model, folder, meta_family=config.meta_family, epochs=config.epochs, seed=config.seed
     )
+    if namespace.json:
+        print(json.dumps({"adapter": str(folder), "losses": losses}))
+        return 0
     before, after = losses["held_out/before"], losses["held_out/after"]
     print(f"Loss on held-out instructions: {before:.2f} -> {after:.2f} nats per token. Adapter: {folder}")
     print(f"Use it with: prewrite train --base-model {config.base_model} --warm-start {folder} ...")

@@ -64,6 +64,13 @@ def compare_markdown(paths: Sequence[str | Path]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def compare_json(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """The same comparison as JSON values: warnings, a row for each run, settings that differ, seeds together."""
+    page = _compare(paths)
+    rows = [{name: value for name, value in row.items() if name != "style"} for row in page["rows"]]
+    return {"warnings": page["warnings"], "runs": rows, "settings": dict(page["settings"]), "seeds": page["groups"]}
+
+
 def _task_cells(task: Mapping[str, Any]) -> list[str]:
     gain = task["gain"]
     return [

@@ -98,7 +98,7 @@ def search_and_test(
     initial = initial_prompt(config, rows, reward.evaluator)
     greedy = rewriter.greedy(rows.instruction)
     samples = config.num_candidates if config.strategy == "S" else 0
-    with timed(seconds, "search"):
+    with timed(seconds, "search", reward.evaluator):
         wordings, refused = competitors(
             rows.instruction,
             rewriter,
@@ -149,7 +149,7 @@ def choose_and_test(
     """
     evaluator, instruction, dev_rows = reward.evaluator, rows.instruction, list(rows.dev)
     choice = control = None
-    with timed(seconds, "search"):
+    with timed(seconds, "search", reward.evaluator):
         greedy = rewriter.greedy(instruction)
         broken = reward.broken_constraints(greedy)
         if broken and config.strategy == "I":
@@ -167,7 +167,7 @@ def choose_and_test(
             others, control = baselines(config, rows, reward, rewriter, choice)
             instructions |= {"trained greedy": greedy, **others}
 
-    with timed(seconds, "test"):
+    with timed(seconds, "test", reward.evaluator):
         if rows.test is not None:
             evaluation = evaluate(evaluator, instructions, list(rows.test), primary="rewrite", seed=config.seed)
             run.append(run.items, evaluation.items())

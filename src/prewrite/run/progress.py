@@ -1,7 +1,8 @@
-"""What a person sees of a run and can do to it: the progress bar, and Ctrl-C or a polite kill (SIGTERM)."""
+"""What a person sees of a run and can do to it: lines that move, and Ctrl-C or a polite kill (SIGTERM)."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -11,23 +12,85 @@ from typing import Any
 
 from tqdm import tqdm
 
+from prewrite.task_models.counting import Usage
 from prewrite.train import processes
 from prewrite.train.algorithms import Trainer
 
+TICK = 1.0
+"""Seconds from one look of a line to the next."""
+
+
+def hidden() -> bool | None:
+    """What tqdm's `disable` is given: hidden under `--quiet`, and by None where standard error is no terminal."""
+    return True if logging.getLogger("prewrite").level > logging.INFO else None
+
 
 @contextmanager
-def training_bar(updates: int, *, shown: bool = True) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """The trainers' `progress`: a bar of updates with reward, KL and the last dev score; tqdm adds the time left."""
-    with tqdm(total=updates, desc="training", unit="update", disable=not shown) as bar:
-        dev = {}
+def training_bar(
+    updates: int, usage: Usage | None = None, *, shown: bool = True
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """The trainers' `progress`: a bar of updates with reward, KL and the last dev score; tqdm adds the time left.
+
+    Between two updates the questions to the task model move it, which `usage` counts.
+    """
+    with tqdm(total=updates, desc="training", unit="update", disable=hidden() if shown else True) as bar:
+        told: dict[str, str] = {}
+
+        def tick() -> None:
+            asked = {"questions": f"{answered(usage):,}"} if usage is not None else {}
+            bar.set_postfix({**told, **asked})
 
         def show(step: int, metrics: dict[str, float]) -> None:
             if "dev/score" in metrics:
-                dev["dev"] = f"{metrics['dev/score']:.3f}"
+                told["dev"] = f"{metrics['dev/score']:.3f}"
+            told.update(reward=f"{metrics['reward/mean']:.3f}", KL=f"{metrics['kl/mean']:.2f}")
             bar.update(step - bar.n)
-            bar.set_postfix({"reward": f"{metrics['reward/mean']:.3f}", "KL": f"{metrics['kl/mean']:.2f}", **dev})
+            tick()
 
-        yield show
+        with ticking(tick, run=not bar.disable):
+            yield show
+
+
+@contextmanager
+def phase_line(phase: str, usage: Usage | None = None) -> Iterator[None]:
+    """A line on the screen that moves while a phase runs: how long it has, and how many questions it has asked."""
+    with tqdm(desc=phase, unit=" questions", disable=hidden(), leave=False, bar_format=LINE) as bar:
+        began = answered(usage)
+
+        def tick() -> None:
+            bar.n = answered(usage) - began
+            bar.refresh()
+
+        with ticking(tick, run=not bar.disable):
+            yield
+
+
+LINE = "{desc}: {elapsed}, {n_fmt}{unit}"
+
+
+def answered(usage: Usage | None) -> int:
+    """Questions that the task model, or the cache in its place, has answered so far."""
+    return 0 if usage is None else usage.prompts
+
+
+@contextmanager
+def ticking(tick: Callable[[], None], *, run: bool) -> Iterator[None]:
+    """Calls `tick` every `TICK` seconds, in a thread of its own, until the block ends."""
+    ended = threading.Event()
+
+    def go() -> None:
+        while not ended.wait(TICK):
+            tick()
+
+    thread = threading.Thread(target=go, daemon=True)
+    if run:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if run:
+            thread.join()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ nobody, and exemplars from training rows. `find_prompt` and `test_prompt` are th
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from prewrite.run.build import (
 )
 from prewrite.run.checks import check_constraints, check_models, check_server, is_run
 from prewrite.run.config import SearchConfig, TrainConfig
+from prewrite.run.progress import phase_line
 from prewrite.run.record import run_record
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
@@ -63,10 +63,11 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     if config.candidates is not None:
         read_wordings(config.candidates)  # a file that cannot be used is told before anything is loaded
     check_server(config)
-    evaluator = open_evaluator(config)
-    check_prompt_lengths(config, instructions, evaluator)
-    proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
-    reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
+    with phase_line("loading"):
+        evaluator = open_evaluator(config)
+        check_prompt_lengths(config, instructions, evaluator)
+        proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
+        reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
 
     with RunFolder(Path(config.output_dir)).sole_writer():
         return search_and_report(config, argv, splits, instructions, reward, proposer)
@@ -90,7 +91,7 @@ def search_and_report(
     seconds: dict[str, float] = {}
     results = []
     for rows in instructions:
-        with timed(seconds, "search"):
+        with timed(seconds, "search", evaluator):
             wordings, refused = wordings_of(config, rows, reward, proposer)
             run.append(run.rewrites, refused)
             found = find_prompt(config, rows, evaluator, wordings)
@@ -124,10 +125,11 @@ def check_prompt_lengths(
 
 
 @contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Adds the time that the block takes to `seconds[phase]`."""
+def timed(seconds: dict[str, float], phase: str, evaluator: Evaluator) -> Iterator[None]:
+    """Adds the time that the block takes to `seconds[phase]`, and shows it while it runs."""
     started = time.perf_counter()
-    yield
+    with phase_line(phase, evaluator.task_model.usage):  # type: ignore[attr-defined]  # the run's is always counted
+        yield
     seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - started
 
 
@@ -139,10 +141,9 @@ def find_prompt(
     if "instruction" in config.parts:
         others = [wording for wording in wordings if wording.source != "initial"]
     first, second = plan_search(config.search_calls, len(dev), wordings=len(others), parts=config.parts)
-    print(
+    logger.info(
         f"Search: up to {calls_of(first) + calls_of(second):,} task-model calls on {len(dev)} dev rows, "
-        f"{first[0].candidates if first else 1} prompts at first, {len(others)} other wordings.",
-        file=sys.stderr,
+        f"{first[0].candidates if first else 1} prompts at first, {len(others)} other wordings."
     )
     return search_prompt(
         evaluator,
@@ -181,7 +182,7 @@ def test_prompt(
     evaluator, dev, test = reward.evaluator, list(rows.dev), list(rows.test or ())
     prompts = steps_of(found)
     prompts |= {name: prompt for name, prompt in (beside or {}).items() if prompt not in prompts.values()}
-    with timed(seconds, "test"):
+    with timed(seconds, "test", evaluator):
         evaluation = evaluate(evaluator, prompts, test, primary="prompt", seed=config.seed)
     run.append(run.items, evaluation.items())
     texts = {name: prompt.instruction for name, prompt in prompts.items()}

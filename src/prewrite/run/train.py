@@ -34,7 +34,7 @@ from prewrite.run.checks import check_constraints, check_models, check_processes
 from prewrite.run.config import ChoiceConfig, TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
-from prewrite.run.progress import stop_on_interrupt, training_bar
+from prewrite.run.progress import phase_line, stop_on_interrupt, training_bar
 from prewrite.run.record import open_run_folder
 from prewrite.run.search import check_prompt_lengths, check_search_calls
 from prewrite.run_folder import RunFolder
@@ -100,16 +100,18 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
     check_server(config)
 
     # Here torch is imported: what is wrong above is reported before that takes seconds.
-    trainer_class = ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so here
+    with phase_line("loading"):
+        trainer_class = ALGORITHMS[config.algorithm].trainer_class()  # one that the installed TRL lacks says so here
     config = resolved(config)
     groups = min(config.instructions_per_step, len(mixture.rows))
     trainer_class.check_settings(trainer_settings(config), groups=groups)
     processes.join()
     warn(config, splits, instructions)
 
-    evaluator = open_evaluator(config)
-    check_prompt_lengths(config, instructions, evaluator)
-    reward = open_training_reward(config, evaluator, splits)
+    with phase_line("loading"):
+        evaluator = open_evaluator(config)
+        check_prompt_lengths(config, instructions, evaluator)
+        reward = open_training_reward(config, evaluator, splits)
 
     if main:
         run = RunFolder(Path(config.output_dir))
@@ -122,11 +124,12 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
         if config.resume and resume_from is None:
             logger.warning("%s has no checkpoint yet: the run begins anew, with the answers of the cache", run.path)
             run.truncate_all(after_step=-1)
-        print(f"Estimate: {estimate_line(config, splits, instructions, reward)}", file=sys.stderr)
+        logger.info("Estimate: %s", estimate_line(config, splits, instructions, reward))
     else:
         run = RunFolder(Path(config.output_dir))
 
-    with training_bar(config.max_steps, shown=main) as progress:
+    usage = evaluator.task_model.usage  # type: ignore[attr-defined]  # the run's is always counted
+    with training_bar(config.max_steps, usage, shown=main) as progress:
         trainer = open_trainer(config, splits, mixture, reward, run, progress)
         with saying_how_to_go_on(run), stop_on_interrupt(trainer):
             trainer.train(resume_from_checkpoint=resume_from)
@@ -178,4 +181,4 @@ def how_to_go_on(run: RunFolder) -> str:
     """What is left of a run that was ended, and the way on."""
     saved = list(run.checkpoints_by_step().values())
     saying = f"Saved: {saved[-1]}." if saved else "No update was saved yet."
-    return f"{saying} Answers are in the cache. Go on with the same command and --resume."
+    return f"{saying} Answers are in the cache. Go on with: prewrite train --resume {run.path}"
