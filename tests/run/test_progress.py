@@ -37,6 +37,7 @@ def test_a_phase_moves_with_the_answers_and_counts_its_own(monkeypatch):
         wait_for(terminal, "choosing: 00:00, 0 questions")
         usage.prompts = 12
         wait_for(terminal, "5 questions")
+    assert "12 questions" not in terminal.getvalue()
 
 
 def test_the_training_bar_moves_between_updates(monkeypatch):
