@@ -126,7 +126,11 @@ def test_every_command_takes_version_and_quiet(command, capsys):
     assert "-V, --version" in shown and "-q, --quiet" in shown
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"watch", "completion", "export"}))
+RESULTS = ("ask", "cache", "compare", "demo", "doctor", "eval", "load", "report", "rewrite", "search", "train",
+           "train-reward", "warm-start")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", RESULTS)
 def test_every_command_that_prints_a_result_prints_json(command, capsys):
     assert "--json" in flags_in(help_of(capsys, command, "--help"))
 
