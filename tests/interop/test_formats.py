@@ -154,10 +154,12 @@ def test_promptfoo_asks_the_task_model_where_it_can(model, provider):
 def test_a_run_is_exported_with_its_task_model_and_what_is_lost_goes_to_standard_error(tmp_path, capsys):
     run = RunFolder.create(tmp_path / "run")
     HARD.save(run.prompt)
-    run.write_json(run.result, {"task_model": "ollama:gemma3:4b", "decoding": "likelihood"})
+    told = {"task_model": "ollama:gemma3:4b", "decoding": "likelihood", "tasks": [{}, {}]}
+    run.write_json(run.result, told)
     assert main(["export", str(run.path), "--to", "ollama", "--output", str(tmp_path / "Modelfile")]) == 0
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'Modelfile'}\n" and "likeliest label" in err
+    assert "the run has 2 instructions, and this is the prompt of the first" in err
     assert (tmp_path / "Modelfile").read_text(encoding="utf-8").startswith("FROM gemma3:4b\n")
     assert main(["export", str(run.prompt), "--to", "chat"]) == 0
     out, err = capsys.readouterr()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from prewrite.interop.formats import FORMATS
 
@@ -32,10 +33,12 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     from prewrite.scoring.prompt import load_prompt
 
     prompt = load_prompt(namespace.prompt)
-    model, decoding = measured_with(Path(namespace.prompt))
-    written = export(prompt, namespace.to, model=model if namespace.model is None else namespace.model)
+    measured = measured_with(Path(namespace.prompt))
+    written = export(prompt, namespace.to, model=measured.model if namespace.model is None else namespace.model)
     lost = list(written.lost)
-    if decoding == "likelihood" and prompt.label_offsets is None:
+    if measured.instructions > 1:
+        lost.append(f"the run has {measured.instructions} instructions, and this is the prompt of the first")
+    if measured.decoding == "likelihood" and prompt.label_offsets is None:
         lost.append(
             "the run read answers as the likeliest label; what reads a text answer may find another score, so measure "
             "again"
@@ -50,13 +53,23 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     return 0
 
 
-def measured_with(place: Path) -> tuple[str, str]:
+class Measured(NamedTuple):
+    """What a run tells of its prompt."""
+
+    model: str = ""
+    decoding: str = ""
+    instructions: int = 1
+
+
+def measured_with(place: Path) -> Measured:
     """The task model and the decoding that a run measured its prompt with; empty texts where no run is there."""
     from prewrite.run_folder import RunFolder
     from prewrite.text import Maybe
 
     folder = RunFolder(place if place.is_dir() else place.parent)
     if not folder.result.is_file():
-        return "", ""
-    result = folder.read_json(folder.result, {"task_model": Maybe(str), "decoding": Maybe(str)})
-    return result.get("task_model") or "", result.get("decoding") or ""
+        return Measured()
+    shape = {"task_model": Maybe(str), "decoding": Maybe(str), "tasks": Maybe(list)}
+    result = folder.read_json(folder.result, shape)
+    tasks = result.get("tasks") or [result]
+    return Measured(result.get("task_model") or "", result.get("decoding") or "", len(tasks))

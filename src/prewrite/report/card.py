@@ -25,10 +25,11 @@ def model_card(path: str | Path) -> str:
     run = read_run(path)
     result, settings = run.result or {}, run.config["config"]
     page = build_page(run)
-    facts = [
-        (name, value.partition("@")[0]) for name, value in page["facts"] if name != "data"
-    ]  # an address is nobody's business
-    facts = [(name, shared_name(value) if name == "rewriter" else value) for name, value in facts]
+    facts = []
+    for name, value in page["facts"]:
+        if name != "data":  # it has a heading of its own
+            shown = value.partition("@")[0]  # an address is nobody's business
+            facts.append((name, shared_name(shown) if name == "rewriter" else shown))
     page |= {"facts": facts, "notes": _notes(run, result)}
     page["setup"] = {"command": "", "resumed": []}  # a command line names folders of this machine
     measured = render_markdown(page).partition("\n\n")[2]

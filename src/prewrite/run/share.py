@@ -70,6 +70,8 @@ def say_what_is_shared(path: str | Path) -> list[str]:
     run, told = RunFolder.open(path), []
     if run.prompt.is_file() and (shown := load_prompt(run.prompt).exemplars):
         told.append(f"prompt.json shows {len(shown)} rows of the training data as worked examples")
+    if run.prompt.is_file() and (several := len(run.read_json(run.result).get("tasks") or [])):
+        told.append(f"the run has {several} instructions, and prompt.json is the prompt of the first")
     settings = run.rewriter / "rewriter.json"
     if settings.is_file():
         base = run.read_json(settings, {"base_model": str})["base_model"]
