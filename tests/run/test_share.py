@@ -88,6 +88,23 @@ def test_a_control_that_gained_as_much_is_told(told):
     assert "no significant gain: +0.4 points over it, interval -3.0 to +3.5" in model_card(folder)
 
 
+def test_the_gain_of_a_whole_prompt_is_not_called_the_rewriters(told, tmp_path):
+    _, _, folder = told
+    run = RunFolder(shutil.copytree(folder, tmp_path / "run"))
+    result = run.read_json(run.result)
+    test = result["test"]
+    test["instructions"]["trained greedy"] = test["instructions"]["untrained greedy"]
+    test["differences"]["trained greedy"] = test["differences"]["untrained greedy"] | {
+        "mean": -0.018, "low": -0.051, "high": 0.009, "significant": False,
+    }  # fmt: skip
+    search = {"calls": 173, "rows": 24, "candidates": 15, "wordings": 1, "waterfall": []}
+    prompt = TaskPrompt(result["instruction"], exemplars=(Exemplar("a", "b"),)).to_json()
+    run.write_json(run.result, result | {"search": search, "prompt": prompt, "rewrite": result["instruction"]})
+    card = model_card(run.path)
+    assert "that of the whole prompt, which holds none of the rewriter's wordings" in card
+    assert "alone:** no significant gain: -1.8 points over the initial prompt, interval -5.1 to +0.9." in card
+
+
 def test_a_saved_run_rewrites_as_the_run_does(run, tmp_path, capsys):
     from prewrite.rewriter.rewriter import Rewriter
 

@@ -41,6 +41,7 @@ def model_card(path: str | Path) -> str:
         _what(settings, base, trained=trained),
         "## Result",
         measured.strip(),
+        _rewriter_alone(result) if trained else "",
         _control(result) if trained else "",
         "## Data",
         _data(run),
@@ -82,6 +83,27 @@ def _what(settings: Mapping[str, Any], base: str, *, trained: bool) -> str:
     )
 
 
+def _rewriter_alone(result: Mapping[str, Any]) -> str:
+    """What the rewriter's own wording brings, where the verdict is on a whole prompt that may not even hold it."""
+    found = ((result.get("test") or {}).get("differences") or {}).get("trained greedy")
+    if not result.get("search"):
+        return ""
+    kept = result.get("rewrite") == result.get("instruction")
+    none = ", which holds none of the rewriter's wordings" if kept else ""
+    told = f"The result above is that of the whole prompt{none}."
+    if found:
+        told += f" **The rewriter's likeliest wording alone:** {_compared(found, 'the initial prompt')}"
+    return told
+
+
+def _compared(found: Mapping[str, Any], other: str) -> str:
+    claim = "" if found["significant"] and found["mean"] > 0 else "no significant gain: "
+    return (
+        f"{claim}{100 * found['mean']:+.1f} points over {other}, interval {100 * found['low']:+.1f} to "
+        f"{100 * found['high']:+.1f}."
+    )
+
+
 def _control(result: Mapping[str, Any]) -> str:
     """Whether training added anything to choosing, in a sentence."""
     gains = (result.get("test") or {}).get("gains_over") or {}
@@ -91,11 +113,8 @@ def _control(result: Mapping[str, Any]) -> str:
             "**Control:** none was run, so this does not show that training added anything to choosing among the "
             "samples of an untrained rewriter."
         )
-    found = gains[name]
-    claim = "" if found["significant"] else "no significant gain: "
     return (
-        f"**Control** ({name}: the same choice among what an untrained rewriter wrote): {claim}"
-        f"{100 * found['mean']:+.1f} points over it, interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}."
+        f"**Control** ({name}: the same choice among what an untrained rewriter wrote): {_compared(gains[name], 'it')}"
     )
 
 
@@ -139,7 +158,10 @@ def _licence(base: str, *, trained: bool) -> str:
     if not trained:
         return "A prompt holds no weights. Whether its examples may be shared is for the owner of the data to say."
     if is_embedded(base):
-        return f"The base model {HUB_ID} is under Apache-2.0, and so is what was trained on top of it."
+        return (
+            f"The base model {HUB_ID} is under Apache-2.0. This card names the same licence for what was trained on "
+            "top of it; change it before you share under another."
+        )
     return (
         f"The licence of the base model {cell(shared_name(base))} is not known to this run; see its own page "
         "before you share what was trained on top of it."
