@@ -6,7 +6,7 @@ import re
 import jinja2
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from interop.prompts import HARD, INPUT, TURNS, read_modelfile
@@ -58,6 +58,7 @@ def promptfoo_messages(text):
 
 
 @given(PROMPTS)
+@example(TaskPrompt("Do\x85it\u2028now\u2029", exemplars=(Exemplar("{\r", "{\n"),)))
 def test_any_prompt_survives_jinja_langchain_and_promptfoo(prompt):
     sent = prompt.messages(INPUT)
     assert langchain_messages(export(prompt, "langchain").text) == sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -60,7 +61,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: yaml.SafeDumper, text: _Text) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if "\n" in text else '"')
+    block = "\n" in text and not re.search("[\x85\u2028\u2029]", text)  # to YAML 1.1 these end a line of a block too
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if block else '"')
 
 
 _Dumper.add_representer(_Text, _text_node)
