@@ -224,6 +224,26 @@ def test_eval_says_what_it_measured_and_leaves_the_test_rows_closed(toy, tmp_pat
     assert f"4 dev rows of {tmp_path / 'dev.jsonl'}, answered" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("row", "flags", "remedy"),
+    [
+        ({"input": "x", "label": "y"}, ["--instruction", "Judge."], "with --column-map output='<your column>'"),
+        ({"input": "x", "output": "y"}, [], "or give one instruction for all rows (--instruction TEXT)"),
+        (
+            {"messages": [{"role": "user", "content": "x"}] * 3},
+            ["--instruction", "Judge."],
+            "--column-map input=messages[-2].content output=messages[-1].content",
+        ),
+    ],
+)
+def test_remedies_are_flags_on_the_command_line(row, flags, remedy, tmp_path, capsys):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    assert main(["eval", str(data), *flags]) == 2
+    error = capsys.readouterr().err
+    assert remedy in error and "column_map=" not in error and "instruction=)" not in error
+
+
 def test_eval_writes_every_row_and_its_answers_on_request(toy, tmp_path, capsys):
     flags = ["eval", "--data", str(toy / "rows.jsonl"), "--task-model", f"hf:{toy / 'model'}", "--no-cache"]
     assert main([*flags, "--with", "do it now", "--items", str(tmp_path / "items.jsonl")]) == 0

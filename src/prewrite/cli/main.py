@@ -10,6 +10,8 @@ import difflib
 import importlib
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -51,11 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(argv)
         except PrewriteError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {as_flags(str(error))}", file=sys.stderr)
             return BAD_INPUT
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return STOPPED
+
+
+_COLUMN_MAP = re.compile(r'column_map=\{("\w+": "[^"]+"(?:, "\w+": "[^"]+")*)\}')
+
+
+def as_flags(message: str) -> str:
+    """The message with arguments of Python in it as the flags that they are here.
+
+    >>> as_flags('name it with column_map={"output": "label"}, or give one (instruction=)')
+    'name it with --column-map output=label, or give one (--instruction TEXT)'
+    """
+    message = _COLUMN_MAP.sub(lambda found: "--column-map " + _pairs(found[1]), message)
+    return message.replace("(instruction=)", "(--instruction TEXT)")
+
+
+def _pairs(text: str) -> str:
+    pairs = re.findall(r'"(\w+)": "([^"]+)"', text)
+    return " ".join(f"{field}={shlex.quote(column) if ' ' in column else column}" for field, column in pairs)
 
 
 @contextmanager
