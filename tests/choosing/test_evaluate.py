@@ -135,6 +135,8 @@ def test_what_remains_of_a_gain_after_batch_calibration():
     note = calibrated_note(found.to_json(), "rewrite")
     assert "After batch calibration of the labels, which needs no rewrite: 1.000 under the initial " in note
     assert "instruction, 0.975 under this one" in note
+    in_points = calibrated_note(found.to_json(), "rewrite", in_points=True)
+    assert "100.0 under the initial instruction, 97.5 under this one; -2.5 points" in in_points
     assert "-2.5 points, 95% interval" in note
     kept = evaluate(Biased(), {"initial": "Say.", "rewrite": "Say."}, labelled(4))
     assert calibrated_note(kept.to_json(), "rewrite") is None  # nothing was rewritten

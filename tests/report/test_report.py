@@ -47,7 +47,7 @@ def test_the_report_says_what_the_result_says(run):
     assert percent(test["rewrite"]["mean"]) in page and percent(test["initial"]["mean"]) in page
     assert "24,310" in page and "SmolLM2-135M-Instruct" in page
     assert "runs/my run" in page
-    note = calibrated_note(result["test"], "rewrite")
+    note = calibrated_note(result["test"], "rewrite", in_points=True)
     assert note in page and "After batch calibration" in (run / "report.md").read_text(encoding="utf-8")
 
 

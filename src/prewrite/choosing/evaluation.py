@@ -165,10 +165,10 @@ def left_out_note(count: int) -> str:
     return f" ({count} left out: no answer)" if count else ""
 
 
-def calibrated_note(test: Mapping[str, Any], name: str) -> str | None:
+def calibrated_note(test: Mapping[str, Any], name: str, *, in_points: bool = False) -> str | None:
     """How much of a gain remains after batch calibration, in a sentence; None where that cannot be told.
 
-    `test` is what `Evaluation.to_json` gave. Calibration needs no rewrite, so what it brings to the baseline alone is
+    `test` is what `Evaluation.to_json` gave. Scores are shares, or points of a hundred as in a report. Calibration needs no rewrite, so what it brings to the baseline alone is
     no merit of the rewrite.
     """
     found = test["calibrated"].get(name)
@@ -178,9 +178,10 @@ def calibrated_note(test: Mapping[str, Any], name: str) -> str | None:
     before, after = first["calibrated"], second["calibrated"]
     if before is None or after is None:
         return None
+    first_score, second_score = (f"{100 * score:.1f}" if in_points else f"{score:.3f}" for score in (before, after))
     return (
-        f"After batch calibration of the labels, which needs no rewrite: {before:.3f} under the {test['baseline']} "
-        f"instruction, {after:.3f} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "
+        f"After batch calibration of the labels, which needs no rewrite: {first_score} under the {test['baseline']} "
+        f"instruction, {second_score} under this one; {points(found['mean'])} points, {test['level']:.0%} interval "
         f"{points(found['low'])} to {points(found['high'])}."
     )
 

@@ -47,7 +47,7 @@ def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
         "split": test["rows"],
         "n": test["n"],
         "level": level,
-        "calibrated": calibrated_note(test, main),
+        "calibrated": calibrated_note(test, main, in_points=True),
         "chart": forest(
             "scores", f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False
         ),
