@@ -168,8 +168,8 @@ def left_out_note(count: int) -> str:
 def calibrated_note(test: Mapping[str, Any], name: str, *, in_points: bool = False) -> str | None:
     """How much of a gain remains after batch calibration, in a sentence; None where that cannot be told.
 
-    `test` is what `Evaluation.to_json` gave. Scores are shares, or points of a hundred as in a report. Calibration needs no rewrite, so what it brings to the baseline alone is
-    no merit of the rewrite.
+    `test` is what `Evaluation.to_json` gave. Scores are shares, or points of a hundred as in a report. Calibration
+    needs no rewrite, so what it brings to the baseline alone is no merit of the rewrite.
     """
     found = test["calibrated"].get(name)
     first, second = (test["instructions"][who] for who in (test["baseline"], name))
