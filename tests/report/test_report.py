@@ -360,6 +360,14 @@ def test_the_page_names_data_and_sizes_confusions_and_cost(tmp_path):
     assert f"<b>{signed(left)}</b> points are left where the labels are calibrated" in page
 
 
+def test_rows_of_other_instructions_are_in_no_table_of_the_first(tmp_path):
+    path = make_run(tmp_path / "run", updates=3, test_rows=60)
+    items = (path / "items.jsonl").read_text(encoding="utf-8")
+    one = build_report(path).read_text(encoding="utf-8")
+    (path / "items.jsonl").write_text(items + items.replace("billing", "mood"), encoding="utf-8")
+    assert build_report(path).read_text(encoding="utf-8") == one and "mood" not in one
+
+
 def test_guards_that_fire_on_the_chosen_wording_are_told(tmp_path):
     path = make_run(tmp_path / "run", updates=3, test_rows=60)
     assert "Guards fire on the wording" not in build_report(path).read_text(encoding="utf-8")

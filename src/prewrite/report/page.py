@@ -19,6 +19,7 @@ from prewrite.report.page_race import race
 from prewrite.report.page_results import (
     by_labels,
     confusions,
+    first_items,
     flips,
     label_chart,
     main_instruction,
@@ -34,7 +35,7 @@ def build_page(run: RunData) -> dict[str, Any]:
     """The values that `template.html` and `report.md` are filled with."""
     result = run.result or {}
     test = result.get("test")
-    main = main_instruction(test) if test else "rewrite"
+    main, items = main_instruction(test) if test else "rewrite", first_items(run.items)
     initial = _initial(run)
     rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
     prompt = shown_prompt(run, result)
@@ -67,9 +68,9 @@ def build_page(run: RunData) -> dict[str, Any]:
         "waterfall": steps_chart(result),
         "by_labels": by_labels(test, main) if test else None,
         "labels": label_chart(test, main) if test else None,
-        "confusions": confusions(run.items, test, main) if test and run.items else [],
+        "confusions": confusions(items, test, main) if test and items else [],
         "reliability": reliabilities(test) if test else [],
-        "flips_found": flips(run.items, test["baseline"], main) if test and run.items else None,
+        "flips_found": flips(items, test["baseline"], main) if test and items else None,
         "guards": run.guards,
         "estimates": estimates(run),
         "rollouts": run.rollouts,
