@@ -126,8 +126,8 @@ def test_every_command_takes_version_and_quiet(command, capsys):
     assert "-V, --version" in shown and "-q, --quiet" in shown
 
 
-RESULTS = ("ask", "cache", "compare", "demo", "doctor", "eval", "load", "report", "rewrite", "search", "train",
-           "train-reward", "warm-start")  # fmt: skip
+RESULTS = ("ask", "cache", "compare", "demo", "doctor", "eval", "explain", "load", "report", "rewrite", "search",
+           "train", "train-reward", "warm-start")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", RESULTS)

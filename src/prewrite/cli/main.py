@@ -35,6 +35,7 @@ COMMANDS = {
     "rewrite": "rewrite an instruction with a trained rewriter",
     "eval": "compare instructions on a data set, item by item",
     "report": "build the report of a run again",
+    "explain": "the test rows that a run's prompt still gets wrong, by confusion",
     "compare": "several runs in one page",
     "watch": "the report of a running run, live, on this machine",
     "doctor": "check this machine and the task models that you name",
