@@ -5,8 +5,8 @@
 Every kind gives `--sets` sets of the same size with labels as even as the size allows; all are scored on the same dev
 rows, instruction first, and once more with the examples first. `diverse`: farthest-first on the task model's own last
 states of the inputs, from a random start. `hard`: rows whose right label the task model finds unlikely under the
-initial prompt. Accuracy is that after batch calibration. What counts for a search is the best of many, so the table has
-the mean and the best of the sets, chosen on one half of the rows and measured on the other.
+initial prompt. Accuracy is that after batch calibration. What counts for a search is the best of many, so the table
+has the mean and the best of the sets, chosen on one half of the rows and measured on the other.
 """
 
 from __future__ import annotations

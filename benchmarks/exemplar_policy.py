@@ -204,7 +204,7 @@ def print_table(cells: Sequence[dict[str, Any]]) -> None:
     ]
     mean, (low, high) = np.mean([np.mean(each) for each in gains.values()]), np.quantile(draws, (0.025, 0.975))
     print(
-        f"\nMean over data sets, and over drawn sets and seeds: {100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        f"\nMean over data sets: {100 * mean:+.1f} points, over drawn sets and seeds {100 * low:+.1f} to {100 * high:+.1f}"
     )
 
 
