@@ -203,9 +203,8 @@ def print_table(cells: Sequence[dict[str, Any]]) -> None:
         for _ in range(5000)
     ]
     mean, (low, high) = np.mean([np.mean(each) for each in gains.values()]), np.quantile(draws, (0.025, 0.975))
-    print(
-        f"\nMean over data sets: {100 * mean:+.1f} points, over drawn sets and seeds {100 * low:+.1f} to {100 * high:+.1f}"
-    )
+    interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+    print(f"\nMean over data sets: {100 * mean:+.1f} points ({interval}, over drawn sets and seeds)")
 
 
 if __name__ == "__main__":
