@@ -2,8 +2,8 @@
 
     python benchmarks/learning.py --data FOLDER_OF_DATA_SETS --output runs/learning
 
-A cell is a data set and a seed, which draws dev and train rows; test rows are the same for all seeds. Its arms have the
-same number of task-model calls and end in the same search of the whole prompt:
+A cell is a data set and a seed, which draws dev and train rows; test rows are the same for all seeds. Its arms have
+the same number of task-model calls and end in the same search of the whole prompt:
 
 - `without wording`: all calls go to answer lines, exemplars and label offsets;
 - `untrained`: wordings of the untrained rewriter take part;

@@ -8,8 +8,9 @@ First table: 32 rollouts of 48 new tokens, prompt about 70 tokens, 4 PPO epochs 
 reward that costs nothing. `stock` is `trl.PPOTrainer` as it comes (full finetuning, a separate value model and a
 reference copy, fp32, micro-batches of 8, which suit it better than 32); `stock-lora` and ours have LoRA r16, in bf16
 where the CPU has the instructions, else in fp32.
-Second table: the task model `hf` on sst2, 16 rewrites x 16 examples, 2 PPO epochs, with the floor of each part: its
-multiplications over the rate of a large matrix product, measured in the same process before and after.
+Second table: the task model `hf` on sst2, 16 rewrites x 16 examples, 2 PPO epochs. Beside each part stands its
+roofline: its multiplications over the rate of a large matrix product, or the weights that it has to read over the
+bandwidth of memory, whichever takes longer; both are measured in the same process.
 
 Each part runs in a process of its own. Wall seconds depend on who else uses the machine; CPU seconds much less.
 """
@@ -76,6 +77,19 @@ def matmul_rate(dtype) -> float:
         torch.nn.functional.linear(x, w)
         best = min(best, time.perf_counter() - started)
     return 2 * 1024 * 576 * 3072 / best
+
+
+def bandwidth() -> float:
+    """Bytes a second that this process reads from memory; the best of 5 sums over a gigabyte."""
+    import torch
+
+    block = torch.ones(2**28, dtype=torch.float32)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        block.sum()
+        best = min(best, time.perf_counter() - started)
+    return 4 * len(block) / best
 
 
 def load(dry: bool, dtype: str = "auto"):
@@ -251,16 +265,20 @@ def run_ours(dry: bool, updates: int, *, with_task: bool) -> list[dict]:
             taken[kind]["update"] = both[kind]["update"]
         sizes = {
             "prompt": int(batch.prompts.mask.sum()), "tokens": int(batch.completions.mask.sum()),
-            "task_tokens": counted.tokens, "epochs": settings["num_ppo_epochs"],
+            "task_tokens": counted.tokens, "task_passes": counted.passes, "epochs": settings["num_ppo_epochs"],
+            "steps": batch.completions.mask.shape[1],
         }  # fmt: skip
-        counted.tokens = 0
+        counted.tokens = counted.passes = 0
         results.append(taken | {"sizes": sizes})
         return losses
 
     trainer.update = update
     trainer.train()
     for result in results:
-        result["operations"] = operations(model, result["sizes"])
+        result["operations"], result["bytes"] = (
+            operations(model, result["sizes"]),
+            weights_read(model, result["sizes"]),
+        )
     return results
 
 
@@ -274,18 +292,19 @@ def _untimed(times, trainer, function, *args, **kwargs):
 
 
 class Counted:
-    """Counts the tokens that a task model computes."""
+    """Counts the tokens that a task model computes, and the passes that this takes."""
 
     def __init__(self):
-        self.tokens = 0
+        self.tokens = self.passes = 0
 
     def watch(self, task_model) -> None:
         plain = task_model.trunk
 
         class Watched:
-            def __call__(watched, ids, *args, **kwargs):
-                self.tokens += ids.numel()
-                return plain(ids, *args, **kwargs)
+            def __call__(watched, ids, positions, cache, mask=None, **kwargs):
+                self.tokens += ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
+                self.passes += 1
+                return plain(ids, positions, cache, mask, **kwargs)
 
             def __getattr__(watched, name):
                 return getattr(plain, name)
@@ -293,21 +312,36 @@ class Counted:
         task_model.trunk = Watched()
 
 
+def trunk_size(model) -> int:
+    """Numbers in the matrices of the layers, adapters left out."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and "lora_" not in name and "embed_tokens" not in name and "lm_head" not in name
+    )
+
+
 def operations(model, sizes: dict) -> dict[str, float]:
     """Multiplications and additions that each phase needs at least; attention (a few percent) is left out."""
-    config = model.config
-    trunk = 0
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 2 and "lora_" not in name and "embed_tokens" not in name and "lm_head" not in name:
-            trunk += 2 * parameter.numel()
-    head = 2 * config.vocab_size * config.hidden_size
-    tokens = sizes["prompt"] + sizes["tokens"]
-    once = trunk * tokens + head * sizes["tokens"]
+    trunk, head = 2 * trunk_size(model), 2 * model.config.vocab_size * model.config.hidden_size
+    once = trunk * (sizes["prompt"] + sizes["tokens"]) + head * sizes["tokens"]
     return {
         "rollout": once,
         "reference": once,
         "task model": trunk * sizes["task_tokens"],
         "update": 2 * once * sizes["epochs"],  # frozen weights: forward, and the gradient of the inputs
+    }
+
+
+def weights_read(model, sizes: dict) -> dict[str, float]:
+    """Bytes of weights that each phase reads at least: all of them once a pass, and a pass for every token written."""
+    size = model.dtype.itemsize
+    whole = size * (trunk_size(model) + model.config.vocab_size * model.config.hidden_size)
+    return {
+        "rollout": whole * sizes["steps"],
+        "reference": whole,
+        "task model": whole * sizes["task_passes"],
+        "update": 2 * whole * sizes["epochs"],
     }
 
 
@@ -328,7 +362,13 @@ def run_part(part: str, dry: bool, updates: int) -> dict:
         results = run_ours(dry, updates, with_task=part == "task")
     rates.append(matmul_rate(dtype))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return {"results": results, "rates": rates, "peak_mb": peak, "dtype": str(dtype).removeprefix("torch.")}
+    return {
+        "results": results,
+        "rates": rates,
+        "bandwidth": bandwidth(),  # last: its block of memory is not part of the peak
+        "peak_mb": peak,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def median(results: list[dict], kind: str, phase: str) -> float:
@@ -361,18 +401,21 @@ def print_first(found: dict[str, dict]) -> None:
 
 
 def print_second(title: str, run: dict) -> None:
-    results, rate = run["results"], max(run["rates"])
-    shown = ", ".join(f"{r / 1e9:.0f}" for r in run["rates"])
-    print(f"\n{title}, {run['dtype']}; matrix product {shown} GFLOP/s before and after")
-    print("| phase | wall s | CPU s | floor s | wall / floor |\n|---|---|---|---|---|")
+    results, rate, width = run["results"], max(run["rates"]), run["bandwidth"]
+    rates = ", ".join(f"{r / 1e9:.0f}" for r in run["rates"])
+    print(f"\n{title}, {run['dtype']}; {rates} GFLOP/s before and after, {width / 1e9:.0f} GB/s")
+    print("| phase | wall s | CPU s | roofline s | bound by | wall / roofline |\n|---|---|---|---|---|---|")
+    total = 0.0
     for phase in ("rollout", "reference", "task model", "update"):
-        floor = statistics.median(result["operations"][phase] for result in results) / rate
-        wall, cpu = median(results, "wall", phase), median(results, "cpu", phase)
-        if floor > 0:
-            print(f"| {phase} | {wall:.1f} | {cpu:.1f} | {floor:.1f} | {wall / floor:.1f} |")
-    floor = statistics.median(sum(result["operations"].values()) for result in results) / rate
+        products = statistics.median(result["operations"][phase] for result in results) / rate
+        reads = statistics.median(result["bytes"][phase] for result in results) / width
+        wall, cpu, roof = median(results, "wall", phase), median(results, "cpu", phase), max(products, reads)
+        total += roof if products else 0.0
+        if products > 0:
+            by = "products" if products >= reads else "memory"
+            print(f"| {phase} | {wall:.1f} | {cpu:.1f} | {roof:.1f} | {by} | {wall / roof:.1f} |")
     wall = totals(results, "wall")
-    print(f"| total | {wall:.1f} | {totals(results, 'cpu'):.1f} | {floor:.1f} | {wall / floor:.1f} |")
+    print(f"| total | {wall:.1f} | {totals(results, 'cpu'):.1f} | {total:.1f} | | {wall / total:.1f} |")
     print(f"sizes {results[-1]['sizes']}, peak {run['peak_mb']:.0f} MB")
 
 
@@ -400,7 +443,7 @@ def main() -> None:
     if first:
         print_first(first)
     if "ours" in found:
-        print_second("Ours against its floor", found["ours"])
+        print_second("Ours against its roofline", found["ours"])
     if "task" in found:
         print_second("With the task model (hf, sst2, 16 x 16, 2 PPO epochs)", found["task"])
 

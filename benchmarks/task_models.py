@@ -23,9 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prewrite.task_models.hf import WORTH
+
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TASKS = {"sst2": ("positive", "negative"), "agnews": ("World", "Sports", "Business", "Technology")}
 FLOOR = "floor, in the default dtype"
+EXEMPLARS = 4
 LONG = {
     "sst2": (
         "You will be given one sentence from a film review. Decide what the writer thinks of the film as a whole. If "
@@ -55,16 +58,17 @@ class Case(NamedTuple):
 
 
 def cases(split: str, rows: int, parts: int, lengths: Sequence[str]) -> Iterator[Case]:
-    """sst2 and agnews, each under the data set's own instruction and under a hundred-token one."""
+    """sst2 and agnews, each under the data set's own instruction, a hundred-token one, or after four exemplars."""
     for task, labels in TASKS.items():
         examples = [json.loads(line) for line in (DATA / task / f"{split}.jsonl").open(encoding="utf-8")]
         if len(examples) < rows * parts:
             raise SystemExit(f"{task} has {len(examples)} {split} rows; {rows} rows x {parts} parts are too many")
         for length in lengths:
-            prompts = [
-                f"{row['instruction'] if length == 'short' else LONG[task]}\n\nInput: {row['input']}\nOutput:"
-                for row in examples[: rows * parts]
-            ]
+            start = LONG[task] if length == "long" else examples[0]["instruction"]
+            if length == "exemplars":
+                shown = [f"Input: {row['input']}\nOutput: {row['output']}" for row in examples[-EXEMPLARS:]]
+                start = "\n\n".join([start, *shown])
+            prompts = [f"{start}\n\nInput: {row['input']}\nOutput:" for row in examples[: rows * parts]]
             yield Case(f"{task} {length}", labels, [prompts[at : at + rows] for at in range(0, len(prompts), rows)])
 
 
@@ -108,20 +112,18 @@ class Floor:
     def label_logprobs(self, prompts: Sequence[str], labels: Sequence[str]) -> Any:
         import torch
 
-        from prewrite.lm.prefix import batches, group_by_prefix
+        from prewrite.lm.prefix import batches, group_by_prefix, waves
 
-        model, dtype = self.model, self.inner.dtype
+        model, dtype, most = self.model, self.inner.dtype, self.inner.tokens_per_batch
         layers = [m.weight for m in model.base_model.modules() if isinstance(m, torch.nn.Linear)]
         head = model.lm_head.weight
         ids = self.inner.tokenizer(list(prompts))["input_ids"]
+        groups = group_by_prefix(ids, [1] * len(ids), worth=WORTH)
+        own = {row: len(ids[row]) - group.shared for group in groups for row in group.rows}
         with torch.inference_mode():
-            for group in group_by_prefix(ids, [1] * len(ids)):
-                widths = [len(ids[row]) - group.shared for row in group.rows]
-                parts = [
-                    len(part) * max(len(ids[row]) - group.shared for row in part)
-                    for part in batches(group.rows, widths, self.inner.tokens_per_batch)
-                ]
-                for tokens in [group.shared, *parts] if group.shared else parts:
+            for wave in waves(groups, most, len(groups)):
+                read = [sum(own[row] for part in parts for row in part) for parts in batches(wave, own, most)]
+                for tokens in [sum(group.shared for group in wave), *read]:
                     inputs = {width: torch.randn(tokens, width, dtype=dtype) for width in {w.shape[1] for w in layers}}
                     for weight in layers:
                         torch.nn.functional.linear(inputs[weight.shape[1]], weight)
@@ -173,7 +175,7 @@ def speed(args: argparse.Namespace) -> None:
     sets = 1 + len(
         http
     )  # in each round, the engines in this process share rows; a server, which remembers, gets new ones
-    for case in cases("train", args.rows, args.rounds * sets, ("short", "long")):
+    for case in cases("train", args.rows, args.rounds * sets, ("short", "long", "exemplars")):
         times: dict[str, list[float]] = {name: [] for name in opened}
         own: dict[str, list[float]] = {name: [] for name in opened}
         for first in range(0, args.rounds * sets, sets):
