@@ -155,3 +155,15 @@ def test_a_documented_benchmark_takes_its_flags(script, flags, monkeypatch):
         return
     with pytest.raises(ParsedError):
         importlib.import_module(Path(script).stem).main()
+
+
+def test_the_table_of_learning_draws_sets_seeds_and_rows(tmp_path):
+    file = tmp_path / "learning.jsonl"
+    arms = {"initial": [0, 0], "without wording": [1, 0], "untrained": [1, 0], "trained": [1, 1]}
+    cells = [{"data": name, "seed": 0, "calls": 9, "prompts": {}, "scores": arms} for name in ("sst2", "demo")]
+    file.write_text("".join(json.dumps(cell) + "\n" for cell in cells))
+    printed = run_benchmark(f"learning.py --table --output {shlex.quote(str(file))}")
+    assert "| SST-2 | 0 | 0.000 | 0.500 | 0.500 | 1.000 | +50.0 |" in printed
+    assert "- untrained less without wording: 0.0 (0.0 to 0.0)" in printed
+    found = re.search(r"- trained less untrained: \+50\.0 \((\S+) to (\S+)\)", printed)
+    assert 0 <= float(found[1]) < 50 < float(found[2]) <= 100  # which of the two rows are drawn decides
