@@ -3,6 +3,8 @@
 # make test-gateway: the openai backend through the real litellm proxy, in an environment of its own (750 MB).
 # make test-llama: the same against the real server of llama.cpp, which it compiles first.
 # make test-interop: exports and the DSPy optimiser with the real DSPy, LangChain and promptfoo (the last one where there is npm).
+# make docs: the site of these pages, in build/site, in an environment of its own (110 MB more than the package).
+# make dist: wheel and source archive, in dist/. make test-wheel: the wheel, without extras, in an empty environment.
 # make rounds: runs that are killed and go on, compared with undisturbed ones (docs/reliability.md).
 # make soak: minutes of training against a server that fails at times; the figures are in docs/reliability.md.
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
@@ -13,9 +15,11 @@ LATEST ?= .venv-latest
 GATEWAY ?= .venv-litellm
 LLAMA ?= .venv-llama
 INTEROP ?= .venv-interop
+DOCS ?= .venv-docs
+DIST ?= .venv-dist
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-gateway test-llama test-interop test-latest check bench rounds soak clean setup
+.PHONY: demo test test-gateway test-llama test-interop test-latest test-wheel check bench docs dist rounds soak clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -37,6 +41,9 @@ test-interop: $(INTEROP)/.ready
 	PREWRITE_PROMPTFOO=$$(ls $(CURDIR)/$(INTEROP)/node_modules/.bin/promptfoo $(INTEROP)/node_modules/.bin/promptfoo 2>/dev/null | head -n 1) \
 		$(INTEROP)/bin/python -m pytest -rs tests/interop
 
+test-wheel: dist
+	$(PYTHON) tests/try_wheel.py dist/prewrite-*.whl
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +51,13 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for name in fidelity group_step ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/mkdocs build --strict
+
+dist: $(DIST)/.ready
+	rm -rf dist
+	$(DIST)/bin/python -m build
 
 rounds: $(VENV)/.dev
 	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache budget --dtype bfloat16 float32
@@ -56,7 +70,7 @@ soak: $(VENV)/.dev
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) $(INTEROP) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) $(INTEROP) $(DOCS) $(DIST) build dist runs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -89,4 +103,14 @@ $(INTEROP)/.ready: pyproject.toml constraints-interop.txt
 	test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install --quiet --constraint constraints-interop.txt --editable '.[dspy]' langchain-core pytest pytest-timeout hypothesis
 	if command -v npm; then npm install --prefix $(INTEROP) --no-audit --no-fund promptfoo@0.121.20; fi
+	touch $@
+
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(DIST)/.ready: constraints.txt
+	test -x $(DIST)/bin/python || $(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet --constraint constraints.txt build
 	touch $@

@@ -10,7 +10,7 @@ import platformdirs
 import pytest
 
 from prewrite.errors import PrewriteError, StorageError
-from prewrite.files import cache_dir, made_once, publish, whole_folder, write_atomic
+from prewrite.files import cache_dir, give_name, made_once, publish, whole_folder, write_atomic
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows knows neither permission bits nor these limits")
 
@@ -166,3 +166,17 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, tmp_path, syste
 def test_one_variable_moves_the_whole_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("PREWRITE_CACHE_DIR", str(tmp_path))
     assert cache_dir() == tmp_path
+
+
+def test_a_file_gets_a_second_name_where_links_are_forbidden_too(tmp_path, monkeypatch):
+    (tmp_path / "first").write_text("weights", encoding="utf-8")
+    give_name(tmp_path / "first", tmp_path / "linked")
+
+    def forbidden(*_, **__):
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", forbidden)
+    give_name(tmp_path / "first", tmp_path / "copied")
+    assert (tmp_path / "linked").read_text(encoding="utf-8") == "weights"
+    assert (tmp_path / "copied").read_text(encoding="utf-8") == "weights"
+    assert not (tmp_path / "copied").is_symlink()

@@ -99,6 +99,14 @@ def publish(written: Path, path: Path, *, replace: bool = True) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def give_name(source: Path, name: Path) -> None:
+    """Make `source` readable as `name` too: by a link, or by a copy where links are not allowed, as on Windows."""
+    try:
+        name.symlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, name)
+
+
 def write_checksums(folder: Path) -> None:
     """Note size and CRC-32 of every file in the finished `folder`; they tell damage, not tampering."""
     files = {

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from prewrite.errors import ConfigError, MissingDependencyError
-from prewrite.files import cache_dir, made_once
+from prewrite.files import cache_dir, give_name, made_once
 from prewrite.lm.embedded import GGUF_FILE, find_gguf, is_embedded
 from prewrite.lm.gguf import check_gguf, context_length, copy_as_f16
 from prewrite.lm.identity import file_digest
@@ -257,7 +257,7 @@ def _converted(source: Path, digest: str, *, as_f16: bool) -> Path:
             copy_as_f16(source, readable)
         else:
             check_gguf(source)
-            readable.symlink_to(source.resolve())
+            give_name(source, readable)
         _genai().LLMPipeline(str(readable), "CPU", enable_save_ov_model=True)  # writes its own format beside the file
         readable.unlink()
         (folder / _FACTS).write_text(json.dumps({"context": context_length(source)}), encoding="utf-8")
