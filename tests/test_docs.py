@@ -51,6 +51,11 @@ def test_a_documented_command_exists_and_takes_its_flags(page, words, monkeypatc
         else:
             assert importlib.util.find_spec(rest[1]) if rest[0] == "-m" else (ROOT / rest[0]).is_file()
             return
+    if "--help-all" in rest:
+        with pytest.raises(SystemExit) as ended:
+            main(rest)
+        assert not ended.value.code
+        return
     if rest == ["demo"] or rest[0] in COMMANDS:
         module = importlib.import_module(f"prewrite.cli.{rest[0].replace('-', '_')}")
         monkeypatch.setattr(module, "run", lambda namespace, argv: 0)

@@ -132,7 +132,7 @@ class Evaluator:
         return np.array([[answer.score for answer in row] for row in answers]).reshape(len(rewrites), len(examples))
 
     def answers(self, rewrites: Rewrites, examples: Sequence[RewriteExample]) -> list[list[Answer]]:
-        """The graded answers; [prompt][example]. An empty rewrite is the rewriter's fault: it scores 0, unasked.
+        """The graded answers, `[prompt][example]`. An empty rewrite is the rewriter's fault: it scores 0, unasked.
 
         A row to which one of the prompts gets no answer is left out: it has none under the others either.
         """

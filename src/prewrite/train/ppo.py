@@ -62,8 +62,9 @@ class PRewritePPOTrainer(TRLPPOTrainer):
     """Trains a rewriter by PPO.
 
     Args:
-        arguments, settings: those of `RewriterTrainer`; `settings` may hold any field of `trl.PPOConfig` too. What is
-            not given comes from `trl_ppo.PPO_DEFAULTS`, then from TRL.
+        *arguments: those of `RewriterTrainer`.
+        **settings: those of `RewriterTrainer` by name, and any field of `trl.PPOConfig`. What is not given comes from
+            `trl_ppo.PPO_DEFAULTS`, then from TRL.
         entropy_coef: bonus for entropy, in reward per nat; 0 for none.
     """
 
