@@ -81,7 +81,7 @@ $(VENV)/.train: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,ollama,openai,openvino,tracking,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,ollama,openai,openvino,serve,tracking,dev]'
 	touch $@
 
 $(LATEST)/.dev: pyproject.toml constraints-latest.txt

@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "prewrite"
 # docs/architecture.md has the map. Rooms of one number do not import each other; 0 is the top level.
 LEVELS = {
     "": 0, "lm": 1, "data": 2, "task_models": 2, "rewriter": 2, "scoring": 3, "choosing": 4, "train": 5, "report": 5,
-    "interop": 5, "run": 6, "cli": 7,
+    "interop": 5, "run": 6, "serve": 6, "cli": 7,
 }  # fmt: skip
 MODULES = {
     ".".join(("prewrite", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): file

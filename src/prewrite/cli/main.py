@@ -34,6 +34,7 @@ COMMANDS = {
     "train-reward": "learn a reward model from a run's scored rollouts",
     "rewrite": "rewrite an instruction with a trained rewriter",
     "eval": "compare instructions on a data set, item by item",
+    "serve": "the rewriter as an OpenAI-like endpoint, and a page that searches, on this machine",
     "report": "build the report of a run again",
     "explain": "the test rows that a run's prompt still gets wrong, by confusion",
     "compare": "several runs in one page",

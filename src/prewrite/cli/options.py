@@ -32,11 +32,12 @@ def add_options(
     only: Sequence[str] | None = None,
     without: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    several: bool = False,
 ) -> None:
     """A flag for every setting of `config` that can be written on a command line, under the heading of its group.
 
     `--help` shows the common ones, and all where `only` names few; `--help-all` shows all. `defaults` are a command's
-    own, for the help.
+    own, for the help. `several`: the task model may be given more than once, and `build_configs` reads the flags.
     """
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
@@ -46,7 +47,9 @@ def add_options(
         if (only is not None and option.name not in only) or option.name in without or option.nested:
             continue
         shown.add(option.name)
-        action = _add_flags(groups[option.group], option, (defaults or {}).get(option.name, option.default))
+        repeated = several and option.name == "task_model"
+        default = (defaults or {}).get(option.name, option.default)
+        action = _add_flags(groups[option.group], option, default, repeated=repeated)
         if only is None and not option.common:
             rare.append((action, str(action.help)))
             action.help = argparse.SUPPRESS
@@ -70,7 +73,9 @@ def add_data_by_position(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data_by_position", nargs="*", metavar="DATA", help="the same as --data")
 
 
-def _add_flags(group: argparse._ArgumentGroup, option: Option, default: Any) -> argparse.Action:
+def _add_flags(
+    group: argparse._ArgumentGroup, option: Option, default: Any, *, repeated: bool = False
+) -> argparse.Action:
     """The flag that help shows, and its other spellings without help; returns the first."""
     text = option.help.replace("%", "%%")
     if option.choices and not _fits(option.choices) and option.kind is not list:
@@ -100,6 +105,9 @@ def _add_flags(group: argparse._ArgumentGroup, option: Option, default: Any) -> 
     else:
         fits = option.choices is not None and _fits(option.choices)
         given["metavar"] = "{" + ",".join(option.choices or ()) + "}" if fits else METAVARS[option.kind]
+        if repeated:
+            given["action"] = "append"
+            text += "; repeat it for several"
     first, *others = spellings
     action = group.add_argument(first, help=text, **given)
     for spelling in others:
@@ -151,6 +159,20 @@ def build_config(config: type[Config], namespace: argparse.Namespace, **given: A
     if (backend := values.pop(OLDER, None)) is not None:
         values["task_model"] = f"{backend}:{values.get('task_model', 'embedded')}"
     return config(**values)
+
+
+def build_configs(config: type[Config], namespace: argparse.Namespace, **given: Any) -> list[Config]:
+    """`build_config` for each task model of a flag that may be repeated; one where none is given.
+
+    Raises `ConfigError` for one that is given twice too.
+    """
+    models = getattr(namespace, "task_model", [])
+    if twice := [model for number, model in enumerate(models) if model in models[:number]]:
+        raise ConfigError(f"--task-model {twice[0]} is given twice; give each once")
+    if not models:
+        return [build_config(config, namespace, **given)]
+    flags = vars(namespace)
+    return [build_config(config, argparse.Namespace(**{**flags, "task_model": model}), **given) for model in models]
 
 
 OLDER = "task_backend"

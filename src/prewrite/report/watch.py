@@ -10,13 +10,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from prewrite.errors import ConfigError, RunFolderError
+from prewrite.errors import RunFolderError
+from prewrite.report.loopback import HOST, port_error, why_refused
 from prewrite.report.page import build_page
 from prewrite.report.read import read_run
 from prewrite.report.render import content_policy, render_html
 from prewrite.run_folder import RunFolder
 
-HOST = "127.0.0.1"
 POLL_MS = 2_000
 """Time between two questions of the page; ten times the time that building takes where that is longer."""
 
@@ -56,12 +56,8 @@ def make_server(path: str | Path, port: int = 0) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            host = self.headers.get("Host", "").rsplit(":", 1)[0]
-            origin = self.headers.get("Origin")
-            if host not in (HOST, "localhost"):  # a foreign name that resolves to loopback is another site's page
-                self._send(403, "text/plain", f"open http://{HOST}, not {host!r}")
-            elif origin is not None and origin != f"http://{self.headers['Host']}":  # so is what asks from elsewhere
-                self._send(403, "text/plain", f"this page answers only to itself, not to {origin!r}")
+            if (why := why_refused(self.headers.get("Host", ""), self.headers.get("Origin"))) is not None:
+                self._send(403, "text/plain", why)
             elif self.path == "/version":
                 answer: dict[str, Any] = {"version": live.current_version(), "wait_ms": live.wait_ms}
                 self._send(200, "application/json", json.dumps(answer))
@@ -91,9 +87,7 @@ def make_server(path: str | Path, port: int = 0) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"port {port} cannot be used on {HOST} ({error}); choose another, or 0 for a free one"
-        ) from None
+        raise port_error(port, error) from None
 
 
 def watch(path: str | Path, port: int = 8765) -> None:
