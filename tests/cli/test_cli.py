@@ -255,6 +255,30 @@ def test_eval_writes_every_row_and_its_answers_on_request(toy, tmp_path, capsys)
     assert "is a folder; give the name of a file" in capsys.readouterr().err
 
 
+def test_eval_compares_whole_prompts_with_several_task_models(run, toy, tmp_path, capsys):
+    models = [f"hf:{toy / 'model'}", f"hf:{toy / 'model'}/"]
+    flags = ["eval", "--data", str(toy / "rows.jsonl"), "--no-cache", "--task-model", models[0]]
+    prompt = {**json.loads((run / "result.json").read_text())["prompt"], "instruction": "do it"}
+    prompt["label_offsets"] = {"step": 9.0, "now": -9.0}
+    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
+    flags += ["--prompt", str(tmp_path / "prompt.json")]
+    assert main([*flags, "--task-model", models[1], "--items", str(tmp_path / "items.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    *_, head, first, second, star, _ = printed.splitlines()
+    assert head.split() == ["task", "model", "initial", "prompt", "1"] and "significantly" in star
+    assert [line.split()[0] for line in (first, second)] == models and printed.count("8 dev rows of") == 2
+    items = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert [item["task_model"] for item in items] == [model for model in models for _ in range(8)]
+    assert {item["answers"]["prompt 1"]["prediction"] for item in items} == {"now"}  # by the offsets alone
+    assert main([*flags, "--task-model", models[1], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["task_models"]
+    assert [one["task_model"] for one in found] == models and found[0]["instructions"]["prompt 1"]["mean"] == 0.5
+    assert main([*flags, "--no-offsets", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["task_model"] == models[0]
+    assert main([*flags, "--task-model", models[0]]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
 def test_a_run_folder_alone_is_enough_to_go_on(run_copy, tmp_path, capsys):
     assert main(["train", "--resume", str(run_copy), "--max-steps", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
