@@ -5,6 +5,7 @@
 # make test-interop: exports and the DSPy optimiser with the real DSPy, LangChain and promptfoo (the last one where there is npm).
 # make docs: the site of these pages, in build/site, in an environment of its own (110 MB more than the package).
 # make dist: wheel and source archive, in dist/. make test-wheel: the wheel, without extras, in an empty environment.
+# make bench-peers: prewrite against DSPy, gepa and promptolution, each in an environment of its own (docs/benchmark.md).
 # make rounds: runs that are killed and go on, compared with undisturbed ones (docs/reliability.md).
 # make soak: minutes of training against a server that fails at times; the figures are in docs/reliability.md.
 # make test-latest: what trains on the newest TRL and transformers, in an environment from constraints-latest.txt.
@@ -17,9 +18,11 @@ LLAMA ?= .venv-llama
 INTEROP ?= .venv-interop
 DOCS ?= .venv-docs
 DIST ?= .venv-dist
+PEERS := .venv-peers
+DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-gateway test-llama test-interop test-latest test-wheel check bench docs dist rounds soak clean setup
+.PHONY: demo test test-gateway test-llama test-interop test-latest test-wheel check bench bench-peers bench-peers-setup docs dist rounds soak clean setup
 
 demo: $(VENV)/.train
 	$(BIN)/prewrite demo
@@ -59,6 +62,12 @@ dist: $(DIST)/.ready
 	rm -rf dist
 	$(DIST)/bin/python -m build
 
+bench-peers: $(VENV)/.dev bench-peers-setup
+	mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers.run --data $(DATA) --output runs/peers.jsonl --plot runs/peers.svg
+
+bench-peers-setup: $(patsubst benchmarks/peers/requirements/%.txt,$(PEERS)/%/.ready,$(wildcard benchmarks/peers/requirements/*.txt))
+
 rounds: $(VENV)/.dev
 	$(BIN)/python tests/reliability/kill.py --rounds 100 --variant search several patience choice learned no_cache budget --dtype bfloat16 float32
 	$(BIN)/python tests/reliability/kill.py --rounds 20 --algorithm ppo --variant warm_start train_reward
@@ -70,7 +79,7 @@ soak: $(VENV)/.dev
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) $(INTEROP) $(DOCS) $(DIST) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LATEST) $(GATEWAY) $(LLAMA) $(INTEROP) $(DOCS) $(DIST) $(PEERS) build dist runs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -113,4 +122,9 @@ $(DOCS)/.ready: pyproject.toml constraints.txt
 $(DIST)/.ready: constraints.txt
 	test -x $(DIST)/bin/python || $(PYTHON) -m venv $(DIST)
 	$(DIST)/bin/python -m pip install --quiet --constraint constraints.txt build
+# Our own code is added without what it needs: a peer only borrows the reading of answers.
+$(PEERS)/%/.ready: benchmarks/peers/requirements/%.txt
+	$(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --requirement $<
+	$(PEERS)/$*/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
