@@ -122,6 +122,8 @@ $(DOCS)/.ready: pyproject.toml constraints.txt
 $(DIST)/.ready: constraints.txt
 	test -x $(DIST)/bin/python || $(PYTHON) -m venv $(DIST)
 	$(DIST)/bin/python -m pip install --quiet --constraint constraints.txt build
+	touch $@
+
 # Our own code is added without what it needs: a peer only borrows the reading of answers.
 $(PEERS)/%/.ready: benchmarks/peers/requirements/%.txt
 	$(PYTHON) -m venv $(PEERS)/$*
