@@ -23,7 +23,7 @@ NOWHERE = "hf:./nowhere"
 def words_of(command, toy):
     """The command's words; those in capitals stand for several, see README.md."""
     short = {
-        "EVAL": ["eval", "--task-model", NOWHERE],
+        "EVAL": ["eval", *([] if "--task-model" in command else ["--task-model", NOWHERE])],
         "SEARCH": ["search", "--data", "rows.jsonl", "--task-model", NOWHERE, "--rewriter", "none",
                    "--fidelity-model", "none", "--output-dir", "out"],
         "TRAIN": train_flags(Path("."), "out"),
