@@ -19,6 +19,7 @@ _EXPORTS = {
     "TaskReward": "prewrite.scoring.rewards",
     "TrainConfig": "prewrite.run.config",
     "compute_reward": "prewrite.scoring.rewards",
+    "load_prompt": "prewrite.scoring.prompt",
     "load_splits": "prewrite.data",
     "open_task_model": "prewrite.task_models.registry",
     "run_search": "prewrite.run.search",
