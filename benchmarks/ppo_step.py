@@ -208,7 +208,7 @@ def run_stock(dry: bool, updates: int, *, lora: bool) -> list[dict]:
 class ConstantGrades:
     """A reward that costs nothing and differs between rewrites."""
 
-    def __call__(self, rewrites, instruction, examples, *, step=0):
+    def __call__(self, rewrites, instruction, examples, *, step=0, refused_too=True):
         from prewrite.scoring.rewards import Graded
         from prewrite.types import Reward
 

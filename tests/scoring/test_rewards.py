@@ -106,6 +106,23 @@ def test_an_empty_rewrite_earns_least_in_perplexity_modes_and_is_not_asked(mode)
     assert [graded.reward.total for graded in task_part(["", ""], "Reply.", rows)] == [-10.0, -10.0]
 
 
+def test_in_training_nothing_is_asked_about_a_rewrite_that_guards_refuse():
+    asked = []
+
+    def noting(prompt, labels):
+        asked.append(prompt)
+        return [-1.5, -1.0] if "mail" in prompt else [-0.1, -2.0]  # the salad would be right on the second row too
+
+    task_reward = TaskReward(Evaluator(ScriptedTaskModel(lambda prompt: "", label_scores=noting)), guard_weight=0.3)
+    salad = "Purple banana quickly seventeen."
+    good, refused = task_reward([GOOD, salad], INSTRUCTION, ROWS, refused_too=False)
+    assert len(asked) == 2 and not any(salad in prompt for prompt in asked)
+    assert refused.reward.parts["task"] == good.reward.parts["task"] == 0.5  # the lowest of those that were graded
+    assert refused.reward.total < good.reward.total and refused.scores == () and not refused.real
+    alone = task_reward([salad], INSTRUCTION, ROWS, refused_too=False)[0]
+    assert len(asked) == 4 and alone.real and len(alone.scores) == 2  # all are refused: all are graded
+
+
 def test_guards_take_off_by_name_and_at_most_twice_the_weight():
     word_salad = "Rewrite instruction with description and description of instruction"
     graded = reward(guard_weight=0.3)([word_salad], INSTRUCTION, ROWS)[0].reward

@@ -172,7 +172,7 @@ def test_every_instruction_of_a_step_has_a_group_scored_on_the_same_examples(tmp
     asked = []
 
     class Recording(TaskReward):
-        def __call__(self, rewrites, instruction, examples, *, step=0):
+        def __call__(self, rewrites, instruction, examples, *, step=0, refused_too=True):
             asked.append((instruction, list(rewrites), [example.input for example in examples]))
             return super().__call__(rewrites, instruction, examples, step=step)
 

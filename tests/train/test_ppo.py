@@ -153,7 +153,7 @@ def test_rewrites_of_an_instruction_are_scored_on_the_same_examples_and_each_tex
     asked = []
 
     class Recording(TaskReward):
-        def __call__(self, rewrites, instruction, examples, *, step=0):
+        def __call__(self, rewrites, instruction, examples, *, step=0, refused_too=True):
             asked.append((list(rewrites), [example.input for example in examples]))
             return super().__call__(rewrites, instruction, examples, step=step)
 

@@ -81,7 +81,7 @@ class Graded:
     estimate: float | None = None
     """A learned reward model's estimate of the task part; None without one."""
     real: bool = True
-    """Whether the task part is the task model's grade; else it is the estimate."""
+    """Whether the task part is the task model's grade; else it is the estimate, or the lowest of the update's."""
 
 
 class TaskReward:
@@ -132,23 +132,45 @@ class TaskReward:
         self._contexts: dict[tuple[str, tuple[str, ...]], GuardContext] = {}
 
     def __call__(
-        self, rewrites: Sequence[str], instruction: str, examples: Sequence[RewriteExample], *, step: int = 0
+        self,
+        rewrites: Sequence[str],
+        instruction: str,
+        examples: Sequence[RewriteExample],
+        *,
+        step: int = 0,
+        refused_too: bool = True,
     ) -> list[Graded]:
-        """One `Graded` per rewrite, in order. `step`, the update, decides who grades where there is a reward model."""
+        """One `Graded` per rewrite, in order.
+
+        `step`, the update, decides who grades where there is a reward model. Without `refused_too` the task model is not
+        asked about rewrites that are penalised, which will never be chosen: their task part is the lowest of the
+        others'. Where all are penalised, all are asked about.
+        """
         estimates = self.estimates(rewrites, instruction)
         real = self.asks_task_model(step)
-        if real:
-            grades = MODES[self.real_mode].grade(RewriteBatch(self.evaluator, rewrites, instruction, examples))
-        else:
-            grades = Grades(np.array(estimates, dtype=np.float64), np.empty((len(rewrites), 0)))
         fidelities = self.fidelities(rewrites, instruction)  # all at once, for the penalties too
-        graded = []
-        columns = zip(rewrites, grades.scores, grades.task_parts, fidelities, estimates, strict=True)
-        for rewrite, row, task_part, fidelity, estimate in columns:
-            penalties = self.penalties(rewrite, instruction, examples)
-            reward = Reward(float(task_part) + self.penalty_sum(penalties), {"task": float(task_part)} | penalties)
-            graded.append(Graded(reward, answered_only(row), fidelity, estimate, real))
-        return graded
+        penalties = [self.penalties(rewrite, instruction, examples) for rewrite in rewrites]
+        everyone = range(len(rewrites))
+        asked = [at for at in everyone if refused_too or not self.penalty_sum(penalties[at])] or everyone
+        if real:
+            batch = RewriteBatch(self.evaluator, [rewrites[at] for at in asked], instruction, examples)
+            grades = MODES[self.real_mode].grade(batch)
+        else:
+            asked = everyone
+            grades = Grades(np.array(estimates, dtype=np.float64), np.empty((len(rewrites), 0)))
+        task_parts = dict.fromkeys(everyone, float(min(grades.task_parts, default=0.0)))
+        task_parts |= {at: float(part) for at, part in zip(asked, grades.task_parts, strict=True)}
+        scores = dict(zip(asked, map(answered_only, grades.scores), strict=True))
+        return [
+            Graded(
+                Reward(task_parts[at] + self.penalty_sum(penalties[at]), {"task": task_parts[at]} | penalties[at]),
+                scores.get(at, ()),
+                fidelities[at],
+                estimates[at],
+                real and at in scores,
+            )
+            for at in everyone
+        ]
 
     def check_capabilities(self, examples: Sequence[RewriteExample]) -> None:
         """Raise `CapabilityError` where the task model cannot do what the reward will ask for rows like these."""

@@ -37,7 +37,8 @@ class Grader:
         rows = list(zip(instructions, rewrites, strict=True))
         for instruction in dict.fromkeys(instructions):
             texts = list(dict.fromkeys(rewrite for name, rewrite in rows if name == instruction))
-            results = self.reward(texts, instruction, self.examples(instruction, step, others=others), step=step)
+            examples = self.examples(instruction, step, others=others)
+            results = self.reward(texts, instruction, examples, step=step, refused_too=False)
             for text, result in zip(texts, results, strict=True):
                 _check_finite(step, text, result)
             graded |= {(instruction, text): result for text, result in zip(texts, results, strict=True)}

@@ -45,7 +45,7 @@ class GroupReward:
     def __call__(self, rewrites: Sequence[str], instructions: Sequence[str], step: int) -> Scored:
         """Grade one rewrite per row. Every process makes the same choices, since a group may span several."""
         graded = self.grade(rewrites, instructions, step)
-        real = all(result.real for result in graded)  # other examples would not change a reward model's estimates
+        real = any(result.real for result in graded)  # other examples would not change a reward model's estimates
         resample = self.resample_ties and real
         again = self._resampled(tied_groups(instructions, rewrites, graded), step) if resample else []
         if again:

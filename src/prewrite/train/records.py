@@ -26,7 +26,8 @@ def rollout_rows(
             "reward": result.reward.total, "parts": dict(result.reward.parts), "kl": row_kl,
             "score": float(np.mean(result.scores)) if result.scores else None, "fidelity": result.fidelity,
             "guards": {k: v for k, v in result.reward.parts.items() if k.startswith("guard/")},
-            **({} if result.estimate is None else {"estimate": result.estimate, "real": result.real}),
+            **({} if result.estimate is None else {"estimate": result.estimate}),
+            **({} if result.estimate is None and result.real else {"real": result.real}),
         }
         for instruction, text, rewrite, result, row_kl in zip(instructions, texts, rewrites, graded, kl, strict=True)
     ]  # fmt: skip

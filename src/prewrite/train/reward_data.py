@@ -58,9 +58,9 @@ def read_groups(run: RunFolder) -> list[Group]:
 
 def _graded_rows(path: Path) -> Iterator[tuple[int, str, str, float]]:
     for where, row in RunFolder.read_placed_rows(path):
-        if "estimate" in row:
+        if "estimate" in row or "real" in row:
             check_shape(row, {"real": bool}, where)
-            if not row["real"]:  # a reward model graded it
+            if not row["real"]:  # a reward model graded it, or nobody since guards refused it
                 continue
         check_shape(row, _GRADED, where)
         yield row["step"], row["instruction"], row["rewrite"], row["parts"]["task"]
