@@ -158,7 +158,7 @@ def test_a_metric_that_fails_in_training_stops_with_a_checkpoint_and_the_run_goe
         "from pathlib import Path\n\n"
         "def grade(prediction, targets):\n"
         f"    folder = Path({str(tmp_path)!r})\n"
-        "    trained, mended = folder / 'run' / 'metrics.jsonl', folder / 'mended'\n"
+        "    trained, mended = folder / 'run' / 'checkpoints', folder / 'mended'\n"
         "    return targets[9] if trained.exists() and not mended.exists() else float(prediction in targets)\n"
     )
     metric = f"{tmp_path}/grading_{algorithm}.py:grade"
@@ -171,7 +171,7 @@ def test_a_metric_that_fails_in_training_stops_with_a_checkpoint_and_the_run_goe
     assert "Traceback" not in error
     (tmp_path / "mended").touch()
     assert main([*flags, "--resume"]) == 0
-    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
 
 
 @each

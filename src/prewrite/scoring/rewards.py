@@ -142,8 +142,8 @@ class TaskReward:
     ) -> list[Graded]:
         """One `Graded` per rewrite, in order.
 
-        `step`, the update, decides who grades where there is a reward model. Without `refused_too` the task model is not
-        asked about rewrites that are penalised, which will never be chosen: their task part is the lowest of the
+        `step`, the update, decides who grades where there is a reward model. Without `refused_too` the task model is
+        not asked about rewrites that are penalised, which will never be chosen: their task part is the lowest of the
         others'. Where all are penalised, all are asked about.
         """
         estimates = self.estimates(rewrites, instruction)
