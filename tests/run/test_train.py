@@ -67,7 +67,7 @@ def test_a_trl_setting_that_a_setting_of_ours_decides_is_refused(toy, tmp_path, 
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_loaded(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("prewrite.run.checks.find_spec", lambda package: None)
+    monkeypatch.setattr("prewrite.run.tracking.find_spec", lambda package: None)
     assert main(train_flags(toy, tmp_path / "run", "--report_to", "tensorboard")) == 2
     assert "it is not installed; `pip install 'prewrite[tracking]'`" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -381,7 +381,6 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
         learning_rate=config.learning_rate,
         temperature=config.temperature,
         seed=config.seed,
-        report_to=config.report_to,
     )
     decided |= ALGORITHMS[config.algorithm].arguments(asdict(config))
     if twice := sorted({*decided, *OBJECTS} & config.trl_overrides.keys()):

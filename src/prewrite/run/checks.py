@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-from prewrite.errors import ConfigError, MissingDependencyError, ModelNotFoundError
+from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.lm.embedded import is_embedded, resolve_model
 from prewrite.run.build import InstructionRows, open_constraints, open_counted_task_model
 from prewrite.run.config import SearchConfig, TaskConfig, TrainConfig
@@ -52,12 +51,6 @@ def is_run(rewriter: str) -> bool:
     """Whether the setting `rewriter` is a folder with a trained rewriter, or a run's that should hold one."""
     folder = Path(rewriter)
     return os.path.isfile(folder / REWRITER_FILE) or os.path.isdir(folder / "rewriter")
-
-
-def check_tracker(config: TrainConfig) -> None:
-    """Raise `MissingDependencyError` where the package that `report_to` needs is not installed."""
-    if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
-        raise MissingDependencyError("report_to tensorboard: it is not installed; `pip install 'prewrite[tracking]'`")
 
 
 def check_constraints(config: TrainConfig | SearchConfig, instructions: Sequence[InstructionRows]) -> None:

@@ -26,6 +26,7 @@ from prewrite.train.kl import check_kl
 from prewrite.types import DECODINGS, TASKS
 
 STRATEGIES = ("I", "S")
+TRACKER_NAMES = ("tensorboard", "trackio", "wandb", "mlflow")
 SEEDS = 2**32
 """So many there are: NumPy's global generator takes no others."""
 
@@ -347,7 +348,9 @@ class OutputConfig:
     )
     resume: bool = option(False, "go on from the newest checkpoint in output_dir", common=True, may_change=True)
     overwrite: bool = option(False, "replace the run in output_dir", common=True, may_change=True)
-    report_to: str = option("none", "tensorboard or none", choices=("none", "tensorboard"), may_change=True)
+    report_to: str = option(
+        "none", "tracker that gets curves, rewrites and the result", choices=("none", *TRACKER_NAMES), may_change=True
+    )
 
 
 @dataclass

@@ -30,13 +30,14 @@ from prewrite.run.build import (
     resolved,
     trainer_settings,
 )
-from prewrite.run.checks import check_constraints, check_models, check_processes, check_server, check_tracker
+from prewrite.run.checks import check_constraints, check_models, check_processes, check_server
 from prewrite.run.config import ChoiceConfig, TrainConfig
 from prewrite.run.estimate import estimate_line
 from prewrite.run.measure import measure
 from prewrite.run.progress import phase_line, stop_on_interrupt, training_bar
 from prewrite.run.record import open_run_folder
 from prewrite.run.search import check_prompt_lengths, check_search_calls
+from prewrite.run.tracking import check_tracker, tracking
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.guards import language_note
 from prewrite.task_models.budget import budget_of
@@ -87,7 +88,7 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
     elif main:  # the other processes may come when its folder is there already
         RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
     check_processes(config, processes.count())
-    check_tracker(config)
+    check_tracker(config.report_to)
     check_models(config)
     trainer_settings(config)  # trl_overrides may hold what another setting decides
     splits = open_splits(config)
@@ -125,12 +126,19 @@ def train_rewriter(config: TrainConfig, argv: Sequence[str], until_end: ExitStac
             logger.warning("%s has no checkpoint yet: the run begins anew, with the answers of the cache", run.path)
             run.truncate_all(after_step=-1)
         logger.info("Estimate: %s", estimate_line(config, splits, instructions, reward))
+        send = until_end.enter_context(tracking(config.report_to, run))
     else:
         run = RunFolder(Path(config.output_dir))
 
     usage = evaluator.task_model.usage  # type: ignore[attr-defined]  # the run's is always counted
     with training_bar(config.max_steps, usage, shown=main) as progress:
-        trainer = open_trainer(config, splits, mixture, reward, run, progress)
+
+        def tell(step: int, metrics: dict[str, float]) -> None:
+            progress(step, metrics)
+            if main:
+                send()
+
+        trainer = open_trainer(config, splits, mixture, reward, run, tell)
         with saying_how_to_go_on(run), stop_on_interrupt(trainer):
             trainer.train(resume_from_checkpoint=resume_from)
     return Trained(trainer, instructions, run)
