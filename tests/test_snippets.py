@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def on_toy_models(code, toy):
     return "from prewrite import TaskReward\n" + code if "TaskReward(" in code else code
 
 
+@contextmanager
+def asking_a_rewriter(code):
+    """`code` with a server in the place of `prewrite serve runs/first`, where it asks that."""
+    if SERVE not in code:
+        yield code
+        return
+    pytest.importorskip("openai", reason="the openai client is not installed")
+    from serve.served import searches, serving
+
+    with serving(searches()) as address:
+        yield code.replace(SERVE, address).replace('model="first"', 'model="toy"')
+
+
+SERVE = "http://127.0.0.1:8766"
+
+
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_what_a_snippet_takes_from_the_package_is_there(page, code):
     taken = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
@@ -106,9 +123,9 @@ def defined(source):
 def test_a_snippet_runs(page, code, runs, toy, tmp_path, monkeypatch, capsys):
     shutil.copytree(runs, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    with HTTPServer(OllamaApp(names=("gemma3:4b",))) as server:
+    with HTTPServer(OllamaApp(names=("gemma3:4b",))) as server, asking_a_rewriter(on_toy_models(code, toy)) as code:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
-        exec(compile(on_toy_models(code, toy), page, "exec"), {"__name__": "snippet"})
+        exec(compile(code, page, "exec"), {"__name__": "snippet"})
     if "print(" in code:
         assert capsys.readouterr().out.strip()
 
