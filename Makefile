@@ -53,7 +53,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	for name in fidelity group_step ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in fidelity group_step open_requests ppo_step racing read_dataset task_models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict

@@ -74,11 +74,12 @@ def every_flag() -> str:
 
 
 def _settings(command: str, config: type) -> Iterator[str]:
+    from prewrite.cli.options import GROUPS
     from prewrite.run.option import options_of
 
     yield f"## Settings of `prewrite {command}`\n"
     options = options_of(config)
-    for group in dict.fromkeys(option.group for option in options):
+    for group in [name for name in GROUPS if any(option.group == name for option in options)]:
         yield f"### {command}: {group}\n"
         yield "| setting | default | what it is | rule |\n| --- | --- | --- | --- |"
         for option in options:

@@ -24,6 +24,7 @@ RUNS = [
     pytest.param("fidelity.py --pairs 3", "AUC against honest", id="fidelity"),
     pytest.param("group_step.py --algorithm rloo --updates 1 --dry", "x CPU", id="group_step"),
     pytest.param("learning_curves.py --seeds 2", "Mean distance", id="learning_curves"),
+    pytest.param("open_requests.py --open 8 --per-slot 4 --delay 0.01", "lost", id="open_requests"),
     pytest.param("ppo_levers.py --updates 1 --dry --levers 'shared prompt'", "without shared prompt",
                  id="ppo_levers"),
     pytest.param("ppo_step.py --parts stock-lora ours --updates 1 --dry", "stock-lora / ours", id="ppo_step"),

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from prewrite.errors import TaskModelError
-from prewrite.task_models.pool import RequestPool
+from prewrite.task_models.pool import CONNECTIONS_PER_CLIENT, RequestPool
 from prewrite.task_models.retry import AttemptFailed, Breaker, Refused, RetryPolicy
 
 QUICK = RetryPolicy(attempts=4, first_delay=0.001)
@@ -55,6 +55,35 @@ def test_every_job_is_answered_once_with_no_more_open_than_allowed(make_pool):
     results = {job[0]: result for job, result in make_pool(concurrency=7).run(jobs(200), send)}
     assert results == {row: row * 2 for row in range(200)}
     assert state["most"] == 7
+
+
+def test_a_client_serves_few_connections_and_all_are_closed_at_the_end():
+    made, closed, users = [], [], {}
+
+    async def close(client):
+        closed.append(client)
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    pool = RequestPool(
+        "the server at http://127.0.0.1:1", "Start it.", make_client=make, close_client=close, concurrency=100,
+        timeout=60.0, retry=QUICK,
+    )  # fmt: skip
+    all_open = asyncio.Event()
+
+    async def send(client, job):
+        users.setdefault(id(client), set()).add(job[0])
+        if sum(map(len, users.values())) == 100:
+            all_open.set()
+        await all_open.wait()  # a hundred requests are open before the first is answered
+        return job[0]
+
+    assert {result for _, result in pool.run(jobs(100), send)} == set(range(100))
+    pool.close()
+    assert max(map(len, users.values())) <= CONNECTIONS_PER_CLIENT
+    assert len(made) == -(-100 // CONNECTIONS_PER_CLIENT) and set(closed) == set(made)
 
 
 def test_results_arrive_while_later_ones_are_still_out(make_pool):

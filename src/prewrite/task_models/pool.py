@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 LOADING_DELAY, LOADING_NEWS = 2.0, 15.0
 """Seconds between two questions to a server that is loading its model, and between two lines that say so."""
 
+CONNECTIONS_PER_CLIENT = 16
+"""An httpx client looks through all of its connections at each request and each answer: with a thousand in one, that
+is where the time goes. A worker keeps to its client."""
+
 Client = TypeVar("Client")
 Result = TypeVar("Result")
 Job = Sequence[int]
@@ -37,8 +41,9 @@ class RequestPool(Generic[Client]):
     Args:
         server: its address, for messages.
         remedy: a sentence that says what to do when it fails.
-        make_client: makes the async client; called inside the loop, since clients belong to one.
-        close_client: closes it.
+        make_client: makes an async client; called inside the loop, since clients belong to one. Each is used for up
+            to `CONNECTIONS_PER_CLIENT` requests at a time.
+        close_client: closes one.
         concurrency: most requests open at a time, at least 1.
         timeout: seconds that one attempt may take in all, however slowly its bytes drip.
     """
@@ -62,7 +67,7 @@ class RequestPool(Generic[Client]):
         self.concurrency, self.timeout, self.retry = concurrency, timeout, retry
         self._make_client, self._close_client = make_client, close_client
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Client | None = None
+        self._clients: list[Client] = []
         self._pid = 0
         self._next_news = 0.0
         self._lock = threading.Lock()
@@ -160,7 +165,7 @@ class RequestPool(Generic[Client]):
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._pid != os.getpid():  # a forked child has no such thread
-                self._loop, self._client, self._pid = asyncio.new_event_loop(), None, os.getpid()
+                self._loop, self._clients, self._pid = asyncio.new_event_loop(), [], os.getpid()
                 threading.Thread(target=_serve, args=(self._loop,), name="prewrite-requests", daemon=True).start()
             return self._loop
 
@@ -169,9 +174,8 @@ class RequestPool(Generic[Client]):
         for task in abandoned:
             task.cancel()
         await asyncio.gather(*abandoned, return_exceptions=True)
-        if self._client is not None:
-            await self._close_client(self._client)
-            self._client = None
+        while self._clients:
+            await self._close_client(self._clients.pop())
 
     def _tell_loading(self, waited: float, limit: float) -> None:
         """Say every few seconds that the server is loading its model."""
@@ -189,12 +193,13 @@ class RequestPool(Generic[Client]):
         refused: Callable[[Refused], Result] | None,
         hand_over: Callable[[Job, Result], Awaitable[None]],
     ) -> None:
-        if self._client is None:
-            self._client = self._make_client()
-        client, waiting, stop = self._client, iter(jobs), asyncio.Event()
+        number = min(self.concurrency, len(jobs))
+        while len(self._clients) * CONNECTIONS_PER_CLIENT < number:
+            self._clients.append(self._make_client())
+        clients, waiting, stop = list(self._clients), iter(jobs), asyncio.Event()
         breaker = Breaker(self.server, self.remedy, retry)
 
-        async def attempts(job: Job) -> None:
+        async def attempts(job: Job, client: Client) -> None:
             failures = 0
             while not stop.is_set():
                 sending(job)
@@ -218,7 +223,7 @@ class RequestPool(Generic[Client]):
                     if len(job) > 1:
                         failed(job, False)
                         for row in job:
-                            await attempts([row])
+                            await attempts([row], client)
                     else:
                         await hand_over(job, refused(error))
                     return
@@ -227,17 +232,17 @@ class RequestPool(Generic[Client]):
                     await hand_over(job, result)
                     return
 
-        async def worker() -> None:
+        async def worker(client: Client) -> None:
             for job in waiting:
                 if stop.is_set():
                     return
                 try:
-                    await attempts(job)
+                    await attempts(job, client)
                 except BaseException:
                     stop.set()
                     raise
 
-        workers = [asyncio.create_task(worker()) for _ in range(min(self.concurrency, len(jobs)))]
+        workers = [asyncio.create_task(worker(clients[at % len(clients)])) for at in range(number)]
         try:
             outcomes = await asyncio.gather(*workers, return_exceptions=True)
         finally:
