@@ -211,6 +211,25 @@ def test_a_saved_rewriter_writes_what_the_trained_one_wrote(tmp_path):
     assert loaded.sample_rewrites(INSTRUCTION, 4, seed=1) == trainer.rewriter().sample_rewrites(INSTRUCTION, 4, seed=1)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_tokenizer_without_a_pad_token_pads_with_the_end_or_is_one_message(ends, tmp_path):
+    model, tokenizer = toy_model()
+    tokenizer.pad_token = None
+    evaluator = toy_evaluator()
+    given = {
+        "log_dir": tmp_path, "train_dataset": toy_rows(), "max_steps": 1, "response_length": 6,
+        "per_device_train_batch_size": 4, "reward": TaskReward(evaluator, guards=()),
+    }  # fmt: skip
+    if ends:
+        PRewritePPOTrainer((model, tokenizer), evaluator, **given).train()
+        assert tokenizer.pad_token == tokenizer.eos_token
+        assert len(rows(tmp_path / "rollouts.jsonl")) == 4
+    else:
+        tokenizer.eos_token = None
+        with pytest.raises(ConfigError, match="neither a pad token nor an end of sequence"):
+            PRewritePPOTrainer((model, tokenizer), evaluator, **given)
+
+
 def test_the_first_designs_call_works_as_it_stands(toy, tmp_path, caplog):
     trainer = PRewritePPOTrainer(
         base_model=str(toy / "model"), evaluator=toy_evaluator(), meta_family="generic", log_dir=tmp_path / "PRewrite",

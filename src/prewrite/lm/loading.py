@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from prewrite.errors import ConfigError, ModelNotFoundError
 from prewrite.lm.embedded import HUB_ID, is_embedded, resolve_model
 from prewrite.lm.llama import MODEL_TYPES, has_bf16
+from prewrite.lm.tokens import give_pad_token
 from prewrite.lm.trunk import is_known
 
 LOADING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError, SafetensorError)
@@ -54,8 +55,7 @@ def load_tokenizer(folder: str) -> Any:
             json.loads(file.read_bytes())  # for a file that is cut off tokenizers raises a bare Exception
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.clean_up_tokenization_spaces = False
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    give_pad_token(tokenizer)
     return tokenizer
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from prewrite.errors import CapabilityError
+from prewrite.errors import CapabilityError, ConfigError
 from prewrite.types import Prompt, messages_of
 
 SENT_BARE = "prompts are sent bare; chat=true puts them in the model's chat template"
@@ -70,6 +70,17 @@ def decode(tokenizer: Any, rows: Sequence[Sequence[int]], end_ids: Sequence[int]
     """The text of each row, without the token that ends it and without special tokens."""
     written = [ids[:-1] if ids and ids[-1] in end_ids else ids for ids in rows]
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+
+
+def give_pad_token(tokenizer: Any) -> None:
+    """Let a tokenizer that has no pad token pad with its end of sequence; padded places are masked wherever they are.
+
+    Raises `ConfigError` where it has neither.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has neither a pad token nor an end of sequence; set tokenizer.pad_token")
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prewrite.data import InMemory, PRewriteDataset
 from prewrite.errors import ConfigError, PrewriteError, TrainingError
-from prewrite.lm.tokens import end_ids
+from prewrite.lm.tokens import end_ids, give_pad_token
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
 from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, save_rewriter
@@ -133,6 +133,7 @@ class RewriterTrainer:
             self.run_folder.path.mkdir(parents=True, exist_ok=True)
             if isinstance(base_model, tuple):
                 (model, tokenizer), name = base_model, "custom"
+                give_pad_token(tokenizer)
                 adapter = None if warm_start in (None, "auto") else Path(str(warm_start))
             else:
                 name = str(base_model)
