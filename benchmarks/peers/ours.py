@@ -89,7 +89,7 @@ def _found(job: Job, evaluator: Evaluator, initial: TaskPrompt) -> tuple[Found, 
         evaluator, initial, dev, train_rows=train, wordings=wordings, parts=parts, calls=job.budget, seed=job.seed
     )
     notes: dict[str, object] = {"exemplars": len(found.prompt.exemplars), "layout": found.prompt.layout}
-    notes["answer line"] = found.prompt.answer_line
+    notes |= {"answer line": found.prompt.answer_line, "dev": found.dev_scores}
     if "instruction" in parts:
         notes |= {"proposals": len(wordings) - 1, "refused by guards": len(refused)}
         notes["accepted"] = int(found.prompt.instruction != initial.instruction)

@@ -1,5 +1,7 @@
 """The table shows every arm, losses as well as gains, and what the figures say about chance."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from benchmarks.peers import plot, table
@@ -79,3 +81,10 @@ def test_the_picture_has_a_dot_for_each_arm_that_reads_text():
     cells = [cell("initial", [1.0, 0.0]), cell("gepa", [1.0, 1.0]), cell("search-likelihood", [1.0, 1.0])]
     drawn = plot.draw(cells)
     assert drawn.count("<circle") == 2 and "1. gepa, 1.000" in drawn and "likelihood" not in drawn
+
+
+def test_the_page_shows_what_the_raw_rows_say():
+    root = Path(__file__).resolve().parents[2]
+    written = table.write(table.read(root / "benchmarks" / "peers" / "results.jsonl"))
+    assert "| prewrite |" in written
+    assert written in (root / "docs" / "benchmark.md").read_text(encoding="utf-8")
