@@ -62,12 +62,14 @@ def test_nothing_that_is_read_is_run():
 
 
 def test_servers_of_ours_listen_on_this_machine_alone():
-    listening = [
-        f"{file.relative_to(SOURCE)}:{line} {name}"
+    kinds = ("HTTPServer", "TCPServer", "start_server", "create_server", "uvicorn.run", ".bind")
+    listening = {
+        f"{file.relative_to(SOURCE).as_posix()}: {ast.unparse(node.args[0]) if node.args else ''}"
         for file in SOURCE.rglob("*.py")
-        for name, _, line in calls(ast.parse(file.read_text()))
-        if name.endswith(("HTTPServer", "TCPServer", "start_server", "create_server", ".bind"))
-    ]
-    from prewrite.report.watch import HOST
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(kinds)
+        if ast.unparse(node.func) != "signature.bind"
+    }
+    from prewrite.report.loopback import HOST
 
-    assert HOST == "127.0.0.1" and all(place.startswith("report/watch.py:") for place in listening) and listening
+    assert HOST == "127.0.0.1" and listening == {"report/watch.py: (HOST, port)", "serve/app.py: (HOST, port)"}

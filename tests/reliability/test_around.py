@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_message_leaves_the_checkpoint_before_and_the_run_goe
         monkeypatch.undo()
     message = told_once(capsys)
     assert "cannot be written (" in message and "free space" in message
-    assert "step-00001. Answers are in the cache. Go on with the same command and --resume." in message
+    assert f"step-00001. Answers are in the cache. Go on with: prewrite train --resume {tmp_path / 'run'}" in message
     run = RunFolder(tmp_path / "run")
     assert list(run.checkpoints_by_step()) == [1] and damage_of(run.checkpoint(1)) is None
     assert main(flags(toy, tmp_path / "run", algorithm, "--resume")) == 0
