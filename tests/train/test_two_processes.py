@@ -64,11 +64,12 @@ def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm)
     on_dev = [row["rewrite"] for row in rewrites if row["event"] == "dev_eval"]  # before training and after it
     assert len(on_dev) == 2 and sum(row["event"] == "selected" for row in rewrites) == 1
 
-    # Four rewrites an update, two on each process, each text graded once by its process on three examples; each text
-    # on six dev rows once, by one process. An empty text earns 0 unasked.
+    # Four rewrites an update, two on each process, each text graded once by its process on three examples, unless guards
+    # refuse it; each text on six dev rows once, by one process. An empty text earns 0 unasked.
     rollouts = json_lines(run / "rollouts.jsonl")
     assert [sum(row["step"] == step for row in rollouts) for step in (1, 2)] == [4, 4]
-    texts = sum(len({row["rewrite"] for row in rollouts[at : at + 2]} - {""}) for at in range(0, 8, 2))
+    graded = [{row["rewrite"] for row in rollouts[at : at + 2] if row.get("real", True)} for at in range(0, 8, 2)]
+    texts = sum(len(each - {""}) for each in graded)
     (record,) = run.glob("checkpoints/*/trainer.json")
     asked = json.loads(record.read_text())["cost"]["usage"]["prompts"]
     assert asked >= 3 * texts + 6 * len(set(on_dev))  # tied groups of grpo are graded again
