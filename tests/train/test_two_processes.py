@@ -64,8 +64,8 @@ def test_the_whole_command_on_two_processes_is_one_run(toy, tmp_path, algorithm)
     on_dev = [row["rewrite"] for row in rewrites if row["event"] == "dev_eval"]  # before training and after it
     assert len(on_dev) == 2 and sum(row["event"] == "selected" for row in rewrites) == 1
 
-    # Four rewrites an update, two on each process, each text graded once by its process on three examples, unless guards
-    # refuse it; each text on six dev rows once, by one process. An empty text earns 0 unasked.
+    # Four rewrites an update, two on each process, each text graded once by its process on three examples, unless
+    # guards refuse it; each text on six dev rows once, by one process. An empty text earns 0 unasked.
     rollouts = json_lines(run / "rollouts.jsonl")
     assert [sum(row["step"] == step for row in rollouts) for step in (1, 2)] == [4, 4]
     graded = [{row["rewrite"] for row in rollouts[at : at + 2] if row.get("real", True)} for at in range(0, 8, 2)]
