@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 
+from chromium import open_browser
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -22,6 +24,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; a module that uses it takes `chromium.MARKS`."""
+    driver = open_browser()
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="session")

@@ -294,6 +294,10 @@ def test_a_run_folder_alone_is_enough_to_go_on(run_copy, tmp_path, capsys):
     ):
         assert main(["train", "--resume", *words]) == 2
         assert told in capsys.readouterr().err
+    config["config"]["learning_rat"] = 1
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--resume", str(run_copy)]) == 2
+    assert "config.json: 'learning_rat' is no setting of a training run" in capsys.readouterr().err
 
 
 LATE = """

@@ -86,6 +86,9 @@ def test_each_instruction_of_a_run_has_its_own_rows(tmp_path):
     first = {**result, "test": {**result["test"], "n": 5}}
     second = {**result, "test": {**result["test"], "n": 3}}
     run.result.write_text(json.dumps({**first, "tasks": [first, second]}), encoding="utf-8")
+    items = [json.loads(line) for line in run.items.read_text(encoding="utf-8").splitlines()]
+    items = [{**item, "index": item["index"] % 5} for item in items]  # each instruction's rows begin anew
+    run.items.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     assert [(found["rows"], found["wrong"]) for found in explain(path)] == [(5, 4), (3, 1)]
 
 

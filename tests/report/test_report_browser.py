@@ -1,22 +1,18 @@
 """The report in headless Chromium: nothing loaded, nothing logged, every size readable."""
 
 import json
-import shutil
 from threading import Thread
 
 import pytest
 
+import chromium
 from prewrite.report import build_report, compare_runs
 from prewrite.report.watch import make_server
 from prewrite.run_folder import RunFolder
 from run_fixture import make_run
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (DRIVER and shutil.which("chromium")), reason="no chromium and chromedriver on PATH"),
-]
+pytest.importorskip("selenium", reason="selenium is not installed")
+pytestmark = chromium.MARKS
 
 LONG = (
     "<script>document.title='owned'</script></style><b>bold</b> \U0001f600 \u05e9\u05dc\u05d5\u05dd "
@@ -25,35 +21,13 @@ LONG = (
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = make_run(tmp_path_factory.mktemp("runs") / "messages", updates=60)
     return build_report(path)
 
 
-def size(browser, width, height=900):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-    )
-
-
 def open_page(browser, url, width=1200):
-    size(browser, width)
+    chromium.size(browser, width)
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(url)
 

@@ -160,15 +160,33 @@ def test_a_rewrite_that_makes_the_prompt_too_long_is_penalised_and_not_chosen(to
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "kept_step", "said"),
     [
-        ({0: 0.35, 5: 0.2, 10: 0.23}, "35.0 on 60 dev rows before it, 23.0 after update 10."),
-        ({0: 0.35, 5: 0.2, 10: 0.35}, ""),
-        ({0: 0.35}, ""),
-        ({5: 0.35, 10: 0.2}, ""),
+        (
+            {0: 0.35, 5: 0.2, 10: 0.23},
+            0,
+            "Training made the greedy rewrite no better: 35.0 on 60 dev rows before it, 23.0 after update 10; the "
+            "rewriter is as it was before.",
+        ),
+        (
+            {0: 0.35, 5: 0.3, 10: 0.4},  # another instruction, or guards, made update 5 the best
+            5,
+            "Training made the greedy rewrite worse: 35.0 on 60 dev rows before it, 30.0 after update 5, whose policy "
+            "was kept.",
+        ),
+        (
+            {0: 0.35, 5: 0.4, 10: 0.23},
+            5,
+            "At its end training had made the greedy rewrite worse: 35.0 on 60 dev rows before it, 23.0 after update "
+            "10; the policy of update 5 was kept, with 40.0.",
+        ),
+        ({0: 0.35, 5: 0.2, 10: 0.4}, 10, ""),
+        ({0: 0.35, 5: 0.4, 10: 0.35}, 5, ""),
+        ({0: 0.35}, 0, ""),
+        ({5: 0.35, 10: 0.2}, 5, ""),
     ],
 )
-def test_the_verdict_says_that_training_made_the_greedy_rewrite_worse(tmp_path, scores, said):
+def test_the_verdict_says_that_training_made_the_greedy_rewrite_worse(tmp_path, scores, kept_step, said):
     run = RunFolder.create(tmp_path / "run")
     rows = [
         {"event": "dev_eval", "step": step, "instruction": name, "rewrite": "x", "score": score + lead, "n": 60}
@@ -176,8 +194,7 @@ def test_the_verdict_says_that_training_made_the_greedy_rewrite_worse(tmp_path, 
         for name, lead in (("Sort.", 0.0), ("Judge.", step / 100))
     ]
     run.append(run.rewrites, [*rows, {"event": "refused", "rewrite": "y"}])
-    told = fall_in_training(run, "Sort.")
-    assert told == (f"Training made the greedy rewrite worse: {said}" if said else "")
+    assert fall_in_training(run, "Sort.", kept_step) == said
 
 
 def test_a_run_logs_the_dev_score_before_training(run):

@@ -62,6 +62,39 @@ def test_the_result_is_before_and_after_with_the_interval(run):
     assert row["chosen"] - row["initial"] == pytest.approx(row["gain"]) and row["verdict"] == result["verdict"]
 
 
+def test_a_tracker_that_goes_away_costs_a_warning_and_hears_the_rest_when_it_is_back(run, monkeypatch, caplog):
+    away, heard = [True], []
+
+    class Faulty:
+        refusals = (ConnectionError,)
+
+        def __init__(self, run, settings):
+            pass
+
+        def curves(self, step, values):
+            if away[0]:
+                raise ConnectionError("no route")
+            heard.append(step)
+
+        def table(self, name, columns, rows):
+            heard.append(name)
+
+        def result(self, values):
+            raise ConnectionError("gone again")
+
+        def close(self):
+            heard.append("closed")
+
+    monkeypatch.setitem(TRACKERS, "mlflow", TRACKERS["mlflow"]._replace(sink=Faulty))
+    with tracking("mlflow", run) as send:
+        send()
+        away[0] = False
+        send()
+    assert heard == [*range(1, UPDATES + 1), "rewrites", "result"]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2 and "(no route); the run goes on, and its folder has everything" in told[0]
+
+
 @need("tensorboard")
 def test_tensorboard_has_curves_rewrites_and_result_once_though_the_run_was_resumed(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,43 +1,22 @@
 """The page of `prewrite serve` in headless Chromium."""
 
 import json
-import shutil
 
 import pytest
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+import chromium
+
+pytest.importorskip("selenium", reason="selenium is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from serve.served import BEST, INSTRUCTION, ROWS, ScriptedRewriter, SlowTaskModel, searches, serving  # noqa: E402
+from serve.served import BEST, INSTRUCTION, ROWS, ScriptedRewriter, SlowTaskModel, searches, serving
 
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (DRIVER and shutil.which("chromium")), reason="no chromium and chromedriver on PATH"),
-]
+pytestmark = chromium.MARKS
 HOSTILE = "<script>document.title='owned'</script><b>bold</b> </p> {{ 7*7 }} \u202egnp.exe\u202c " + "unbroken" * 60
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
 def open_page(browser, url, width=1280):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
-    )
+    chromium.size(browser, width)
     browser.get_log("browser")
     browser.get(f"{url}/")
     wait(browser, lambda b: "at most" in b.find_element("id", "budget").text)

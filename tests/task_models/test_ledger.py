@@ -128,3 +128,11 @@ def test_the_file_never_shows_less_than_was_asked(tmp_path):
     with budget.kept_in(file):
         BudgetTaskModel(model, budget).generate(list("abcdefgh"))
     assert all(before.calls + 1 == after.calls for before, after in pairwise(model.seen))
+
+
+def test_a_budget_goes_on_after_its_ledger_was_closed_by_an_error(tmp_path):
+    budget = Budget(max_calls=10)
+    with pytest.raises(ZeroDivisionError), budget.kept_in(tmp_path / "budget.bin"):
+        raise ZeroDivisionError
+    BudgetTaskModel(ScriptedTaskModel(str.upper), budget).generate(["a"])  # what was under way may end later
+    assert budget.spent.calls == 1 and read(tmp_path / "budget.bin").calls == 0

@@ -77,13 +77,13 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
             print_measured(about, evaluation)
     if len(configs) > 1 and not namespace.json:
         print_table(measured)
-    if namespace.items is not None:
-        write_items(namespace.items, measured)
-        if not namespace.json:
-            print(f"Rows and answers: {namespace.items}")
     if namespace.json:
         found = [{**about, **evaluation.to_json()} for about, evaluation in measured]
         print(json.dumps(found[0] if len(found) == 1 else {"task_models": found}, ensure_ascii=False))
+    if namespace.items is not None:  # last: a file that cannot be written must not cost what was paid for
+        write_items(namespace.items, measured)
+        if not namespace.json:
+            print(f"Rows and answers: {namespace.items}")
     return 0
 
 

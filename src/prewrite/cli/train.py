@@ -11,7 +11,7 @@ from prewrite.cli.options import add_data_by_position, add_options, build_config
 from prewrite.cli.requirements import require_training
 from prewrite.cli.results import print_prompt, print_rewrite
 from prewrite.cli.screen import say_where_data_go
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, RunFolderError
 from prewrite.run.config import TrainConfig
 from prewrite.run.option import options_of
 from prewrite.run_folder import RunFolder
@@ -47,10 +47,13 @@ def settings_of_run(namespace: argparse.Namespace) -> dict[str, Any]:
     (folder,) = namespace.data_by_position
     namespace.data_by_position = []
     run = RunFolder.open(folder)
-    known = {option.name for option in options_of(TrainConfig)}
-    settings = RunFolder.read_json(run.config, {"config": dict})["config"]
-    kept = {name: value for name, value in settings.items() if name in known}
-    return kept | {"output_dir": folder, "overwrite": False}
+    settings: dict[str, Any] = RunFolder.read_json(run.config, {"config": dict})["config"]
+    if unknown := sorted(settings.keys() - {option.name for option in options_of(TrainConfig)}):
+        raise RunFolderError(
+            f"{run.config}: {unknown[0]!r} is no setting of a training run; the file was changed, or is that of a "
+            "search or of another version; give the settings on the command line"
+        )
+    return settings | {"output_dir": folder, "overwrite": False}
 
 
 def train_and_print(config: TrainConfig, argv: Sequence[str], *, as_json: bool = False) -> int:

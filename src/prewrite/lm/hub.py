@@ -14,9 +14,7 @@ FILES = (
     *("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"),
     *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
 )
-"""What is fetched of a model: weights as safetensors, never as pickles, and what goes with them.
-
-Nothing from folders below."""
+"""What is fetched of a model, from no folder below: weights as safetensors, no pickles, and what goes with them."""
 REWRITER_FILES = (
     "rewriter.json",
     "prompt.json",

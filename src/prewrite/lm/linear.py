@@ -122,6 +122,11 @@ class Projection:
         """A and B of every adapter, in the order in which `gradients` answers."""
         return [tensor for group in self.adapters for adapter in group for tensor in (adapter.a, adapter.b)]
 
+    @property
+    def merges(self) -> bool:
+        """Whether `linear` is one product, with no adapters beside it."""
+        return self.weights[0].dtype == torch.float32 or not any(self.adapters)
+
     def linear(self, rows: int | None = None) -> Linear:
         """All of them as one, adapters included: merged in fp32, apart in bf16; laid out for `rows` rows if given."""
         if self.weights[0].dtype == torch.float32:
@@ -155,15 +160,16 @@ class Gated:
     """
 
     def __init__(self, gate: nn.Module, up: nn.Module, rows: int | None):
-        halves = [Projection([module]).linear(rows) for module in (gate, up)] if rows is not None else []
-        self.halves = halves if all(half.low_rank is None for half in halves) else []
-        self.both = None if self.halves else Projection([gate, up]).linear(rows)
+        both = Projection([gate, up])
+        fuses = rows is not None and both.merges
+        self.halves = [Projection([module]).linear(rows) for module in (gate, up)] if fuses else []
+        self.both = None if fuses else both.linear(rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in) -> (N, out), in the weights' dtype."""
         if self.both is not None:
             gate, up = self.both(x).chunk(2, -1)
             return F.silu(gate).mul_(up)
-        (gate, up) = self.halves
+        gate, up = self.halves
         low = torch.ops.mkldnn._linear_pointwise(x, gate.weight, gate.bias, "swish", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, low, up.weight, up.bias, "mul")

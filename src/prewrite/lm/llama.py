@@ -145,11 +145,9 @@ class Llama:
             x = x + layer.out(padding.pack(self.heads.attend(queries, *own, bias, cache.shared(index))))
             x = x + layer.down(layer.gated(layer.norms(x, layer.norms.feed_forward, self.dtype)))
         cache.length += width
-        return (
-            padding.pad(rms_norm(x, self.norm, self.eps, self.dtype))
-            if keep
-            else x.new_empty(count, 0, len(self.norm))
-        )
+        if keep == 0:
+            return x.new_empty(count, 0, len(self.norm))
+        return padding.pad(rms_norm(x, self.norm, self.eps, self.dtype))
 
 
 def _layer(layer: nn.Module, config: Any, rows: int | None) -> Layer:

@@ -106,11 +106,9 @@ class Transformers:
         keep: int | None = None,
     ) -> torch.Tensor:
         """As `llama.Llama.__call__`."""
-        seen = cache.length + ids.shape[1]
-        mask = ids.new_ones(len(ids), 0) if mask is None else mask
-        mask = torch.cat(
-            [mask.new_ones(len(ids), seen - mask.shape[1]), mask], dim=1
-        )  # what rows share is seen by all
+        own = ids.new_ones(len(ids), 0) if mask is None else mask.long()  # some families compute with it
+        shared = cache.length + ids.shape[1] - own.shape[1]  # tokens that all rows see
+        mask = torch.cat([own.new_ones(len(ids), shared), own], dim=1)
         output = backbone(self.model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache.cache, use_cache=True
         )

@@ -143,10 +143,10 @@ def _shown_rows(result: Mapping[str, Any]) -> list[str]:
 
 
 def _use(*, trained: bool) -> str:
-    lines = ["from prewrite.scoring.prompt import load_prompt", "", 'print(load_prompt("FOLDER").render("an input"))']
+    lines = ["from prewrite import load_prompt", "", 'print(load_prompt("FOLDER").render("an input"))']
     if trained:
         lines = [
-            "from prewrite.rewriter.rewriter import Rewriter",
+            "from prewrite import Rewriter",
             "",
             'rewriter = Rewriter.from_pretrained("FOLDER or REPOSITORY")',
             'print(rewriter.rewrite("Sort the mail.", num_candidates=8))',

@@ -31,13 +31,11 @@ def explain(path: str | Path, *, examples: int = 3) -> list[dict[str, Any]]:
     tests = [task["test"] for task in run.result.get("tasks") or [run.result] if task.get("test")]
     if not tests:
         raise RunFolderError(f"{path} held out no test rows, so no answers were kept; run it with test rows")
-    if sum(test["n"] for test in tests) != len(run.items):
+    parts = run.items_by_instruction()
+    if [test["n"] for test in tests] != [len(items) for items in parts]:
         raise RunFolderError(f"{run.folder.items} holds {len(run.items)} rows, and the result is of another number")
-    found, begin = [], 0
-    for test in tests:
-        found.append(_explained(test, run.items[begin : begin + test["n"]], examples, str(run.folder.items)))
-        begin += test["n"]
-    return found
+    file = str(run.folder.items)
+    return [_explained(test, items, examples, file) for test, items in zip(tests, parts, strict=True)]
 
 
 def _explained(test: Mapping[str, Any], items: Sequence[Mapping[str, Any]], most: int, file: str) -> dict[str, Any]:

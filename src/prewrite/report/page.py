@@ -19,7 +19,6 @@ from prewrite.report.page_race import race
 from prewrite.report.page_results import (
     by_labels,
     confusions,
-    first_items,
     flips,
     label_chart,
     main_instruction,
@@ -35,7 +34,7 @@ def build_page(run: RunData) -> dict[str, Any]:
     """The values that `template.html` and `report.md` are filled with."""
     result = run.result or {}
     test = result.get("test")
-    main, items = main_instruction(test) if test else "rewrite", first_items(run.items)
+    main, items = main_instruction(test) if test else "rewrite", run.items_by_instruction()[0]
     initial = _initial(run)
     rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
     prompt = shown_prompt(run, result)

@@ -75,12 +75,6 @@ def label_chart(test: Mapping[str, Any], main: str) -> Chart | None:
     return grouped_bars("chart-labels", "Accuracy per label", groups)
 
 
-def first_items(items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The test rows of the run's first instruction; those of each begin with index 0."""
-    begins = [place for place, item in enumerate(items) if place and item.get("index") == 0]
-    return items[: begins[0]] if begins else items
-
-
 MOST_LABELS = 12
 """A wider table of labels is no longer read."""
 

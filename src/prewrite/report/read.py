@@ -7,6 +7,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,11 @@ class RunData:
     """Of each data set, where the rows of train, dev and test came from, and how many they are."""
     result: dict[str, Any] | None
     """None while the run goes on, or where it was stopped."""
+
+    def items_by_instruction(self) -> list[list[dict[str, Any]]]:
+        """The test rows of each instruction, in the order of the run; one empty list where there are none."""
+        begins = [place for place, item in enumerate(self.items) if place and item.get("index") == 0]
+        return [self.items[start:end] for start, end in pairwise([0, *begins, len(self.items)])]
 
     @property
     def updates(self) -> int:

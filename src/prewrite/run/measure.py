@@ -50,15 +50,20 @@ def measure(
     run: RunFolder,
     *,
     train_seconds: float,
+    kept_step: int,
 ) -> dict[str, Any]:
-    """Choose and test the prompt of every instruction; what `result.json` holds."""
+    """Choose and test the prompt of every instruction; what `result.json` holds.
+
+    `kept_step` is the update whose policy the rewriter is.
+    """
     seconds = {"train": train_seconds}
     choose = choose_and_test if config.wording_alone else search_and_test
     results = [
         choose(config, rows, rewriter, reward, run, seconds) | {"rewriter": config.base_model} for rows in instructions
     ]
     for found in results:
-        found["verdict"] = " ".join(filter(None, [found["verdict"], fall_in_training(run, found["instruction"])]))
+        fall = fall_in_training(run, found["instruction"], kept_step)
+        found["verdict"] = " ".join(filter(None, [found["verdict"], fall]))
     if results[0]["rewrite"]:  # an empty one is the rewriter's fault, and no prompt
         TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
     result = results[0] if len(results) == 1 else {**results[0], "verdict": overall(results), "tasks": results}
@@ -67,20 +72,33 @@ def measure(
     return {**result, "left_out": left_out, "cost": {"task_model": usage, "seconds": seconds}}
 
 
-def fall_in_training(run: RunFolder, instruction: str) -> str:
-    """A sentence where the greedy rewrite scores lower on dev rows after training than before; else nothing."""
-    events = [
-        row
+def fall_in_training(run: RunFolder, instruction: str, kept_step: int) -> str:
+    """A sentence where training made the greedy rewrite worse on dev rows, at its end or as kept; else nothing."""
+    scores = {
+        row["step"]: (100 * row["score"], row["n"])
         for row in run.read_rows(run.rewrites)
         if row["event"] == "dev_eval" and row["instruction"] == instruction and row["score"] is not None
-    ]
-    if len(events) < 2 or events[0]["step"] != 0 or events[-1]["score"] >= events[0]["score"]:
+    }
+    last_step = max(scores, default=0)
+    if 0 not in scores or last_step == 0:
         return ""
-    first, last = (100 * row["score"] for row in (events[0], events[-1]))
-    return (
-        f"Training made the greedy rewrite worse: {first:.1f} on {events[0]['n']} dev rows before it, {last:.1f} "
-        f"after update {events[-1]['step']}."
-    )
+    (before, rows), (last, _), (kept, _) = scores[0], scores[last_step], scores.get(kept_step, scores[last_step])
+    if kept_step == 0:
+        return (
+            f"Training made the greedy rewrite no better: {before:.1f} on {rows} dev rows before it, {last:.1f} after "
+            f"update {last_step}; the rewriter is as it was before."
+        )
+    if kept < before:
+        return (
+            f"Training made the greedy rewrite worse: {before:.1f} on {rows} dev rows before it, {kept:.1f} after "
+            f"update {kept_step}, whose policy was kept."
+        )
+    if last < before:
+        return (
+            f"At its end training had made the greedy rewrite worse: {before:.1f} on {rows} dev rows before it, "
+            f"{last:.1f} after update {last_step}; the policy of update {kept_step} was kept, with {kept:.1f}."
+        )
+    return ""
 
 
 def search_and_test(

@@ -28,12 +28,16 @@ PROJECT = "prewrite"
 Row = tuple[Any, ...]
 REWRITES = ("update", "kind", "score", "instruction", "rewrite")
 """`kind`: the best of an update, by its reward, or the likeliest one, by its dev score."""
+NOT_TOLD = "the tracker does not take what it is told"
 RESULT = ("instruction", "initial", "chosen", "gain", "low", "high", "verdict", "prompt")
 """Scores are shares; `low` and `high` are the ends of the gain's 95% interval."""
 
 
 class Sink(Protocol):
     """One run in a tracker."""
+
+    refusals: tuple[type[Exception], ...]
+    """What it raises where the tracker does not take what it is told."""
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """The metrics of an update."""
@@ -54,6 +58,7 @@ class TensorBoard:
     def __init__(self, run: RunFolder, settings: Mapping[str, Any]):
         from torch.utils.tensorboard import SummaryWriter
 
+        self.refusals: tuple[type[Exception], ...] = (OSError,)
         # A resumed run writes all of its updates again: what an earlier part wrote of them is dropped.
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=0)
         self.table("settings", ("name", "value"), list(settings.items()))
@@ -84,6 +89,7 @@ class WandB:
         import wandb
 
         self.wandb = wandb
+        self.refusals: tuple[type[Exception], ...] = (wandb.errors.Error,)
         try:
             self.run = wandb.init(project=PROJECT, name=_name(run), dir=run.path, config=dict(settings))
         except wandb.errors.Error as error:
@@ -117,16 +123,17 @@ class MLflow:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        self.refusals: tuple[type[Exception], ...] = (MlflowException,)
         try:
             self.client = MlflowClient(_mlflow_address())
             known = self.client.get_experiment_by_name(PROJECT)
             experiment = known.experiment_id if known is not None else self.client.create_experiment(PROJECT)
+            self.id = self.client.create_run(experiment, run_name=_name(run)).info.run_id
+            self.client.log_dict(self.id, dict(settings), "settings.json")
         except MlflowException as error:
             raise ConfigError(
                 f"report_to mlflow: {' '.join(str(error).split())[:300]}; correct MLFLOW_TRACKING_URI, or leave it out"
             ) from None
-        self.id = self.client.create_run(experiment, run_name=_name(run)).info.run_id
-        self.client.log_dict(self.id, dict(settings), "settings.json")
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """As metrics."""
@@ -154,6 +161,7 @@ class Trackio:
         import trackio
 
         self.trackio = trackio
+        self.refusals: tuple[type[Exception], ...] = (OSError,)
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
         quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         with redirect_stdout(sys.stderr):
@@ -216,7 +224,8 @@ def check_tracker(name: str) -> None:
 def tracking(name: str, run: RunFolder) -> Iterator[Callable[[], None]]:
     """What sends the updates that are new in the run folder; at the end of the block the tables and the result go too.
 
-    The tracker has the whole run even where a part of it ran before.
+    The tracker has the whole run even where a part of it ran before. One that fails on the way costs a warning and not
+    the run: the next update tries again. Raises `ConfigError` for one that fails at the start.
     """
     if name == "none":
         yield lambda: None
@@ -225,24 +234,35 @@ def tracking(name: str, run: RunFolder) -> Iterator[Callable[[], None]]:
     logger.info("Settings, curves, rewrites and the result go to %s: %s.", name, tracker.place(run))
     sink, sent = tracker.sink(run, RunFolder.read_json(run.config).get("config", {})), 0
 
-    def update() -> None:
+    def send() -> None:
         nonlocal sent
-        rows = list(RunFolder.read_rows(run.metrics))
-        for row in rows[sent:]:
+        for row in list(RunFolder.read_rows(run.metrics))[sent:]:
             numbers = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
             sink.curves(row["step"], {name: value for name, value in numbers.items() if math.isfinite(value)})
-        sent = len(rows)
+            sent += 1
 
-    try:
-        yield update
-    finally:
-        update()
+    def send_end() -> None:
+        send()
         sink.table("rewrites", REWRITES, rewrites_of(run))
         if run.result.exists():
             rows = results_of(RunFolder.read_json(run.result))
             sink.table("result", RESULT, rows)
             sink.result(dict(zip(RESULT[1:6], rows[0][1:6], strict=True)))
         sink.close()
+
+    def told(what: Callable[[], None]) -> None:
+        try:
+            what()
+        except sink.refusals as error:
+            reason = " ".join(str(error).split())[:300]
+            logger.warning(
+                "report_to %s: %s (%s); the run goes on, and its folder has everything", name, NOT_TOLD, reason
+            )
+
+    try:
+        yield lambda: told(send)
+    finally:
+        told(send_end)
 
 
 def rewrites_of(run: RunFolder) -> list[Row]:

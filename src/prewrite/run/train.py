@@ -73,7 +73,13 @@ def run_training(config: TrainConfig, argv: Sequence[str] = ()) -> dict[str, Any
             return {"stopped_at": trainer.updates, "run": str(run.path)}
         with saying_how_to_go_on(run), run.replacing_result():
             result = measure(
-                config, instructions, trainer.rewriter(), trainer.reward, run, train_seconds=trainer.cost.seconds
+                config,
+                instructions,
+                trainer.rewriter(),
+                trainer.reward,
+                run,
+                train_seconds=trainer.cost.seconds,
+                kept_step=trainer.kept_step,
             )
             run.write_json(run.result, result)
         build_report(run.path)

@@ -136,8 +136,11 @@ class Budget:
                 self._ledger, self._earlier = ledger, ledger.known
                 self._add(self._earlier)
                 self._note()
-            yield
-            self._ledger = None
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._ledger = None
 
     def count_earlier(self, earlier: Spent) -> None:
         """Count what a checkpoint says that earlier parts of the run took, where the ledger does not know of it."""

@@ -29,6 +29,10 @@ class Trainer(Protocol):
     def updates(self) -> int:
         """Updates done."""
 
+    @property
+    def kept_step(self) -> int:
+        """The update whose policy is the rewriter; 0 is before training."""
+
     def train(self, *, resume_from_checkpoint: str | Path | None = None) -> dict[str, float]:
         """Train, put the best policy on dev back, and save it as the rewriter; the metrics of the last update."""
 

@@ -53,7 +53,7 @@ from prewrite.train.group_reward import GroupReward
 from prewrite.train.health import check_logprobs, finite
 from prewrite.train.random_state import RandomState
 from prewrite.train.records import rollout_rows, summarise
-from prewrite.train.trainer import RewriterTrainer, taken_by_trl
+from prewrite.train.trainer import RewriterTrainer
 from prewrite.train.trl_group import (
     TRL_KEYS,
     GRPOConfig,
@@ -65,6 +65,7 @@ from prewrite.train.trl_group import (
     loadable,
     step_prompts,
 )
+from prewrite.train.trl_values import taken_by_trl
 
 
 class _GroupTrainer(RewriterTrainer, SharedPrompts):

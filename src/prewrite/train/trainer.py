@@ -7,8 +7,7 @@ An algorithm's trainer has two base classes, `RewriterTrainer` and then TRL's tr
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prewrite.data import InMemory, PRewriteDataset
-from prewrite.errors import ConfigError, PrewriteError, TrainingError
+from prewrite.errors import ConfigError, TrainingError
 from prewrite.lm.tokens import end_ids, give_pad_token
 from prewrite.rewriter.meta_prompts import load_meta_prompt
 from prewrite.rewriter.policy import PolicyWithValueHead
@@ -215,6 +214,11 @@ class RewriterTrainer:
         """Updates done."""
         raise NotImplementedError
 
+    @property
+    def kept_step(self) -> int:
+        """The update whose policy is the rewriter: the best on dev rows, where there are any, else the last."""
+        return self.updates if self.dev.best_state is None else self.dev.best_step
+
     def run_updates(self, resume_from_checkpoint: str | Path | None) -> dict[str, float]:
         """Run updates until `max_steps`, the dev set's patience, or a stop request; restore the best policy."""
         raise NotImplementedError
@@ -336,19 +340,3 @@ def clear_sampling_defaults(model: PreTrainedModel) -> None:
     for name in ("top_p", "top_k", "typical_p", "repetition_penalty", "temperature", "do_sample", "min_p"):
         if hasattr(config, name):
             setattr(config, name, None)
-
-
-@contextmanager
-def taken_by_trl() -> Iterator[None]:
-    """What TRL raises in here, for a value of its config, is a `ConfigError` that says where the value stands.
-
-    It is put around TRL's own code alone.
-    """
-    try:
-        yield
-    except PrewriteError:
-        raise
-    except (TypeError, ValueError, ImportError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"TRL does not take a setting: {' '.join(str(error).split())}; correct trl_overrides"
-        ) from error

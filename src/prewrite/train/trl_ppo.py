@@ -19,8 +19,8 @@ from prewrite.errors import ConfigError, MissingDependencyError
 from prewrite.lm.packing import Completions, Prompts
 from prewrite.rewriter.policy import PolicyWithValueHead, TokenStats, ValueHead
 from prewrite.train import checkpoint, processes
-from prewrite.train.trainer import RewriterTrainer, taken_by_trl
-from prewrite.train.trl_values import check_values, try_out
+from prewrite.train.trainer import RewriterTrainer
+from prewrite.train.trl_values import check_values, taken_by_trl, try_out
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL 0.25 warns at each construction that PPO will move
 try:

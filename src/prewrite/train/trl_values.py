@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from transformers import GenerationConfig, Trainer, get_scheduler
 
-from prewrite.errors import ConfigError
+from prewrite.errors import ConfigError, PrewriteError
 from prewrite.text import shown_value
 
 _POSITIVE = ("num_ppo_epochs", "num_mini_batches", "num_iterations", "total_episodes", "response_length",
@@ -132,6 +132,23 @@ def try_out(args: Any, steps: int) -> None:
         weight.grad = torch.zeros(1)
         optimizer.step()
         schedule.step()
+
+
+@contextmanager
+def taken_by_trl() -> Iterator[None]:
+    """What TRL raises about a setting in here is a `ConfigError` that says where it stands.
+
+    For TRL's own code alone. A `TypeError` or a failed assertion goes on as it is: types were checked before, so it is
+    a fault of the program.
+    """
+    try:
+        yield
+    except PrewriteError:
+        raise
+    except (ValueError, ImportError, NotImplementedError) as error:
+        raise ConfigError(
+            f"TRL does not take a setting: {' '.join(str(error).split())}; correct trl_overrides"
+        ) from error
 
 
 @contextmanager
