@@ -11,7 +11,7 @@ import pytest
 from prewrite.cli.main import main
 from prewrite.errors import ConfigError
 from prewrite.run.config import TRACKER_NAMES
-from prewrite.run.tracking import RESULT, REWRITES, TRACKERS, results_of, rewrites_of, tracking
+from prewrite.run.tracking import RESULT, REWRITES, TRACKERS, Tracker, results_of, rewrites_of, tracking
 from prewrite.run_folder import RunFolder
 from run_fixture import INITIAL, make_run
 from toy_cli import train_flags
@@ -85,7 +85,8 @@ def test_a_tracker_that_goes_away_costs_a_warning_and_hears_the_rest_when_it_is_
         def close(self):
             heard.append("closed")
 
-    monkeypatch.setitem(TRACKERS, "mlflow", TRACKERS["mlflow"]._replace(sink=Faulty))
+    real = TRACKERS["mlflow"]
+    monkeypatch.setitem(TRACKERS, "mlflow", Tracker(real.package, real.extra, Faulty, real.place))
     with tracking("mlflow", run) as send:
         send()
         away[0] = False
