@@ -333,11 +333,13 @@ def play(run: Run, work: Path, folder: Path, rng: random.Random, signals: list[s
     for _ in range(rng.randint(1, MOST_KILLS)):
         by, at, after = rng.choice(signals), rng.randint(1, operations), rng.uniform(0, seconds)
         way: dict[str, Any] = {"die_at": at} if rng.random() < 0.5 else {"die_after": after}
+        before = left_behind(folder / "run")  # of a killed one; the next may be stopped before it could tidy up
         ended = start(going_on(run, work, folder, limit), folder, by=by, **way)
         if ended.code != (-by if by == signal.SIGKILL else STOPPED):
             break
         kills.append(f"{reached(folder / 'run')} ({by.name[3:]})")
-        if by != signal.SIGKILL and (left := left_behind(folder / "run")):
+        left = [name for name in left_behind(folder / "run") if name not in before]
+        if by != signal.SIGKILL and left:
             return Outcome(kills, [f"left behind: {left}"], 0, 0)
     else:
         ended = start(going_on(run, work, folder, limit), folder)
