@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -195,3 +196,13 @@ def _training(run: RunFolder, rng: np.random.Generator, updates: int, per_update
     run.append(run.metrics, metrics)
     run.append(run.rollouts, rollouts)
     run.append(run.rewrites, evals)
+
+
+def two_instructions(path):
+    """Makes the run one of two instructions, which have the same answers."""
+    result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    other = {**result, "instruction": "Sort <b>the</b> mail.", "rewrite": "Sort all mail."}
+    tasks = {"verdict": "Of 2 instructions 1 gained significantly.", "tasks": [result, other]}
+    (path / "result.json").write_text(json.dumps(result | tasks), encoding="utf-8")
+    items = (path / "items.jsonl").read_text(encoding="utf-8")
+    (path / "items.jsonl").write_text(items + items, encoding="utf-8")

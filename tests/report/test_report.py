@@ -18,7 +18,7 @@ from prewrite.report.markdown import cell, fenced
 from prewrite.report.read import MAX_POINTS, read_run
 from prewrite.report.watch import make_server
 from prewrite.run_folder import RunFolder
-from run_fixture import INITIAL, make_run
+from run_fixture import INITIAL, make_run, two_instructions
 
 HOSTILE = (
     "<script>document.title='owned'</script></style><img src=x onerror=alert(1)> {{ 7*7 }} \U0001f600 "
@@ -291,15 +291,23 @@ def test_a_comparison_warns_of_other_data_rows_and_task_models(tmp_path):
     assert "The metrics differ" in text and "ways to read" not in text
 
 
-def tasks_of(result):
-    other = {**result, "instruction": "Sort <b>the</b> mail.", "rewrite": "Sort all mail."}
-    return {**result, "verdict": "Of 2 instructions 1 gained significantly.", "tasks": [result, other]}
+def test_each_instruction_of_a_run_has_its_own_part_of_the_report(tmp_path):
+    path = make_run(tmp_path / "run", updates=3, test_rows=60)
+    two_instructions(path)
+    page = build_report(path).read_text(encoding="utf-8")
+    first, second = page.split('<details name="instruction"')[1:]
+    assert "Sort &lt;b&gt;the&lt;/b&gt; mail." in second and "Sort &lt;b&gt;the&lt;/b&gt; mail." not in first
+    for part in (first, second):
+        assert "All instructions on the test rows" in part and "Answers that changed" in part
+    assert 'data-copy="0"' in first and 'data-copy="1"' in second
+    assert json.loads(page.split('id="data">')[1].split("</script>")[0])["copies"][1] == "Sort all mail."
+    text = (path / "report.md").read_text(encoding="utf-8")
+    assert text.count("\nInitial instruction:\n") == 2 and cell("Sort <b>the</b> mail.") in text
 
 
 def test_a_comparison_shows_every_instruction_and_its_verdicts_in_markdown(tmp_path):
     paths = [make_run(tmp_path / name, updates=3, test_rows=60) for name in ("one", "two")]
-    result = json.loads((paths[0] / "result.json").read_text(encoding="utf-8"))
-    told(paths[0], result=tasks_of(result))
+    two_instructions(paths[0])
     page, text = compare_runs(paths), compare_markdown(paths)
     assert "Sort &lt;b&gt;the&lt;/b&gt; mail." in page and "Sort all mail." in page
     assert "Sort all mail." in text and "- one: Of 2 instructions 1 gained significantly." in text

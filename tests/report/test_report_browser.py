@@ -9,7 +9,7 @@ import chromium
 from prewrite.report import build_report, compare_runs
 from prewrite.report.watch import make_server
 from prewrite.run_folder import RunFolder
-from run_fixture import make_run
+from run_fixture import make_run, two_instructions
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 pytestmark = chromium.MARKS
@@ -82,6 +82,20 @@ def test_arrow_keys_move_through_the_updates(browser, report):
     chart = browser.find_element(By.ID, "chart-kl")
     chart.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "update 2" in browser.find_element(By.ID, "tip").text
+
+
+def test_of_several_instructions_one_is_open(browser, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    path = make_run(tmp_path / "two", updates=3, test_rows=20)
+    two_instructions(path)
+    open_page(browser, build_report(path).as_uri(), 390)
+    parts = browser.find_elements(By.CSS_SELECTOR, "details[name=instruction]")
+    assert [part.get_attribute("open") for part in parts] == ["true", None]
+    parts[1].find_element(By.TAG_NAME, "summary").click()
+    assert [part.get_attribute("open") for part in parts] == [None, "true"]
+    assert "Sort all mail." in parts[1].find_element(By.CSS_SELECTOR, ".card.main").text
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("width", [380, 768, 1200])

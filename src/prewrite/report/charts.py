@@ -36,13 +36,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing and what its script needs to answer the pointer, in the drawing's own units."""
+    """A drawing, and where its script answers the pointer, what it needs for that, in the drawing's own units."""
 
-    id: str
     title: str
     svg: Markup
-    hover: dict[str, Any] = field(default_factory=dict)
     caption: str = ""
+    id: str = ""
+    """Of the drawing in its page, where the script finds it."""
+    hover: dict[str, Any] = field(default_factory=dict)
 
 
 def line_chart(
@@ -95,11 +96,11 @@ def line_chart(
                 ],
             }
         )
-    svg = _svg(id, title, WIDTH, HEIGHT, body, focusable=True)
-    return Chart(id, title, svg, {"nearest": nearest, "x": x_name, "series": hover}, caption)
+    svg = _svg(title, WIDTH, HEIGHT, body, id=id)
+    return Chart(title, svg, caption, id, {"nearest": nearest, "x": x_name, "series": hover})
 
 
-def forest(id: str, title: str, rows: Sequence[tuple[str, float, float, float, str]], *, zero: bool) -> Chart:
+def forest(title: str, rows: Sequence[tuple[str, float, float, float, str]], *, zero: bool) -> Chart:
     """Estimates with intervals, one row each: (name, value, low, high, style), as shares, drawn in points.
 
     `zero` draws the line of no difference.
@@ -139,10 +140,10 @@ def forest(id: str, title: str, rows: Sequence[tuple[str, float, float, float, s
             x=place(value),
             tip=f"{name}: {100 * value:.1f} ({100 * row_low:.1f} to {100 * row_high:.1f})",
         )
-    return Chart(id, title, _svg(id, title, width, height, body))
+    return Chart(title, _svg(title, width, height, body))
 
 
-def grouped_bars(id: str, title: str, groups: Sequence[tuple[str, Sequence[tuple[str, float | None, str]]]]) -> Chart:
+def grouped_bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, float | None, str]]]]) -> Chart:
     """Horizontal bars of shares: (group, [(name, share, style)]), e.g. one group per label."""
     left, right, bar, gap, width = 128, 48, 13, 14, 520
     body, y = Markup(""), 6
@@ -160,10 +161,10 @@ def grouped_bars(id: str, title: str, groups: Sequence[tuple[str, Sequence[tuple
             ).format(style, left, y, length, bar - 2, left + length + 6, y + bar - 2.5, text, name, text)
             y += bar
         y += gap
-    return Chart(id, title, _svg(id, title, width, max(y - gap + 6, 20), body))
+    return Chart(title, _svg(title, width, max(y - gap + 6, 20), body))
 
 
-def waterfall(id: str, title: str, start: float, steps: Sequence[tuple[str, float]]) -> Chart:
+def waterfall(title: str, start: float, steps: Sequence[tuple[str, float]]) -> Chart:
     """How a share rises or falls step by step: `start`, then (what is added, share after it), then the last one."""
     left, right, row_height, width = 158, 52, 26, 540
     scale = (width - left - right) / max(start, *(share for _, share in steps), 0.01)
@@ -194,10 +195,10 @@ def waterfall(id: str, title: str, start: float, steps: Sequence[tuple[str, floa
             text=text,
             full=name,
         )
-    return Chart(id, title, _svg(id, title, width, row_height * len(rows) + 4, body))
+    return Chart(title, _svg(title, width, row_height * len(rows) + 4, body))
 
 
-def stacked_bar(id: str, title: str, parts: Sequence[tuple[str, float]]) -> Chart:
+def stacked_bar(title: str, parts: Sequence[tuple[str, float]]) -> Chart:
     """One bar divided by phase; the legend with numbers stands in the page."""
     width, height, x, body = 520, 22, 0.0, Markup("")
     total = sum(value for _, value in parts) or 1.0
@@ -207,10 +208,10 @@ def stacked_bar(id: str, title: str, parts: Sequence[tuple[str, float]]) -> Char
             '<rect class="phase{}" x="{}" y="2" width="{}" height="18"><title>{}: {}</title></rect>'
         ).format(index % 6, round(x, 1), round(max(length - 1.5, 0.5), 1), name, f"{value:.1f} s")
         x += length
-    return Chart(id, title, _svg(id, title, width, height, body))
+    return Chart(title, _svg(title, width, height, body))
 
 
-def reliability_diagram(id: str, title: str, bins: Sequence[tuple[float, float, int]], style: str) -> Chart:
+def reliability_diagram(title: str, bins: Sequence[tuple[float, float, int]], style: str) -> Chart:
     """Accuracy over stated confidence: (confidence, accuracy, count). On the diagonal they are equal."""
     size, left, bottom, top = 220, 38, 30, 10
     plot = size - left - 10
@@ -240,10 +241,10 @@ def reliability_diagram(id: str, title: str, bins: Sequence[tuple[float, float, 
             round(2.5 + 7 * math.sqrt(count / largest), 1),
             f"{count} answers: confidence {100 * confidence:.0f}, accuracy {100 * accuracy:.0f}",
         )
-    return Chart(id, title, _svg(id, title, size, height, Markup('<g class="{}">{}</g>').format(style, body)))
+    return Chart(title, _svg(title, size, height, Markup('<g class="{}">{}</g>').format(style, body)))
 
 
-def scatter(id: str, title: str, points: Sequence[tuple[float, float]]) -> Chart:
+def scatter(title: str, points: Sequence[tuple[float, float]]) -> Chart:
     """Dots at (x, y) on two axes of one scale. On the diagonal both are equal."""
     size, left, bottom, top = 260, 46, 30, 10
     plot = size - left - 10
@@ -269,7 +270,7 @@ def scatter(id: str, title: str, points: Sequence[tuple[float, float]]) -> Chart
     for point in points:
         x, y = place(*point)
         body += Markup('<circle class="dot" cx="{}" cy="{}" r="2.5"/>').format(x, y)
-    return Chart(id, title, _svg(id, title, size, height, Markup('<g class="main">{}</g>').format(body)))
+    return Chart(title, _svg(title, size, height, Markup('<g class="main">{}</g>').format(body)))
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -317,8 +318,9 @@ def _line(line: Series, place: Callable[[float, float], tuple[float, float]]) ->
     return Markup('<g class="{}">{}</g>').format(line.style, body)
 
 
-def _svg(id: str, title: str, width: float, height: float, body: Markup, *, focusable: bool = False) -> Markup:
-    extra = Markup(' tabindex="0"') if focusable else Markup("")
-    return Markup('<svg id="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
-        id, width, height, title, extra, body
+def _svg(title: str, width: float, height: float, body: Markup, *, id: str = "") -> Markup:
+    """One with an `id` answers the pointer and the arrow keys."""
+    live = Markup(' id="{}" tabindex="0"').format(id) if id else Markup("")
+    return Markup('<svg{} viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        live, width, height, title, body
     )

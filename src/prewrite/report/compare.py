@@ -95,7 +95,7 @@ def _compare(paths: Sequence[str | Path]) -> dict[str, Any]:
     return {
         "rows": rows,
         "warnings": _warnings(runs, names),
-        "gains": forest("gains", "Gain over the initial instruction, in points", gains, zero=True) if gains else None,
+        "gains": forest("Gain over the initial instruction, in points", gains, zero=True) if gains else None,
         "charts": [chart for chart in charts if chart],
         "settings": _differing([run.config.get("config", {}) for run in runs]),
         "groups": _seed_groups(runs, rows),

@@ -11,16 +11,6 @@ from prewrite.report.formats import duration, percent, pvalue, signed
 def render_markdown(page: dict[str, Any]) -> str:
     """`report.md` from the values of `build_page`."""
     lines = [f"# {cell(page['name'])}", f"**{cell(page['verdict'])}**"]
-    whole = page["thing"] == "prompt"
-    lines += [f"Initial {'prompt' if whole else 'instruction'}:", fenced(page["initial"])]
-    lines += [f"{page['thing'].capitalize()}:", fenced(page["rewrite"] or "(none yet)")]
-    if page["offsets"]:
-        offsets = ", ".join(f"{cell(label)} {nats:+.2f}" for label, nats in page["offsets"])
-        lines.append(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}.")
-    if page["scores"]:
-        lines += _scores(page["scores"], whole)
-    if page["dev"]:
-        lines.append(_dev(page["dev"], page["scores"], page["thing"]))
     if page["tasks"]:
         rows = [
             [
@@ -33,17 +23,13 @@ def render_markdown(page: dict[str, Any]) -> str:
             for row in page["tasks"]
         ]
         lines.append(table(["instruction", "rewrite", "initial", "rewritten", "gain, 95% interval"], rows))
+    for view in page["views"]:
+        lines += _view(view, titled=len(page["views"]) > 1)
     if page["race"] and page["race"]["selected"]:
         selected = page["race"]["selected"]
         lines.append(
             f"Race: {len(page['race']['rows'])} candidates, {selected['calls']:,} of {selected['full_calls']:,} "
             f"scorings that a full evaluation takes; it ended because {selected['stopped']}."
-        )
-    if found := page["search"]:
-        lines.append(
-            f"Search: {found['candidates']:,} prompts competed for {found['calls']:,} task-model calls; the last ones "
-            f"were compared on {found['rows']} dev rows."
-            + ("" if found["reworded"] or not found["wordings"] else " Your wording was kept.")
         )
     if page["guards"]:
         fired = ", ".join(f"{cell(guard.name)} {guard.count:,}×" for guard in page["guards"])  # noqa: RUF001
@@ -67,6 +53,28 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines += ["To repeat it:", fenced(page["setup"]["command"], "sh")]
     lines += [f"Resumed {started}: {cell(changes)}." for started, changes in page["setup"]["resumed"]]
     return "\n\n".join(lines) + "\n"
+
+
+def _view(view: dict[str, Any], *, titled: bool) -> list[str]:
+    """What is said of one instruction."""
+    lines = [f"## {cell(view['instruction'])}", cell(view["verdict"])] if titled else []
+    whole = view["thing"] == "prompt"
+    lines += [f"Initial {'prompt' if whole else 'instruction'}:", fenced(view["initial"])]
+    lines += [f"{view['thing'].capitalize()}:", fenced(view["rewrite"] or "(none yet)")]
+    if view["offsets"]:
+        offsets = ", ".join(f"{cell(label)} {nats:+.2f}" for label, nats in view["offsets"])
+        lines.append(f"Label offsets in nats, taken off before the highest label is chosen: {offsets}.")
+    if view["scores"]:
+        lines += _scores(view["scores"], whole)
+    if view["dev"]:
+        lines.append(_dev(view["dev"], view["scores"], view["thing"]))
+    if found := view["search"]:
+        lines.append(
+            f"Search: {found['candidates']:,} prompts competed for {found['calls']:,} task-model calls; the last ones "
+            f"were compared on {found['rows']} dev rows."
+            + ("" if found["reworded"] or not found["wordings"] else " Your wording was kept.")
+        )
+    return lines
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

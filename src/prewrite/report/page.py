@@ -33,43 +33,24 @@ from prewrite.report.read import RunData
 def build_page(run: RunData) -> dict[str, Any]:
     """The values that `template.html` and `report.md` are filled with."""
     result = run.result or {}
-    test = result.get("test")
-    main, items = main_instruction(test) if test else "rewrite", run.items_by_instruction()[0]
-    initial = _initial(run)
-    rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
-    prompt = shown_prompt(run, result)
-    if prompt is not None:  # both sides as the task model reads them
-        initial = replace(prompt, instruction=initial, answer_line="", exemplars=()).render("{input}")
-        rewrite = prompt.render("{input}")
-    before, after = word_diff(initial, rewrite) if rewrite else ([], [])
+    tasks = result.get("tasks") or [result]
+    items = [*run.items_by_instruction(), *([] for _ in tasks)]
+    views = [view(run, task, rows) for task, rows in zip(tasks, items, strict=False)]
+    tones = {found["tone"] for found in views}
     return {
         "name": run.name,
         "finished": run.result is not None,
         "updates": run.updates,
         "verdict": result.get("verdict") or _progress(run),
-        "tone": _tone(test, main),
-        "initial": initial,
-        "rewrite": rewrite,
-        "thing": "prompt" if prompt is not None else "rewrite",
-        "offsets": prompt.label_offsets if prompt is not None else None,
-        "before": before,
-        "after": after,
+        "tone": tones.pop() if len(tones) == 1 else "neutral",
+        "views": views,
         "facts": _facts(run),
         "notes": notes(run.config, result),
-        "scores": scores(test, main) if test else None,
-        "dev": _dev(result, test, main),
         "tasks": tasks_of(result),
         "training": curves(run),
         "panels": panels(run.buckets),
-        "evolutions": evolutions(run, _initial(run)),
-        "race": race(run, result, test, main),
-        "search": search(run, result),
-        "waterfall": steps_chart(result),
-        "by_labels": by_labels(test, main) if test else None,
-        "labels": label_chart(test, main) if test else None,
-        "confusions": confusions(items, test, main) if test and items else [],
-        "reliability": reliabilities(test) if test else [],
-        "flips_found": flips(items, test["baseline"], main) if test and items else None,
+        "evolutions": evolutions(run, _initial(run, tasks[0])),
+        "race": race(run, result),
         "guards": run.guards,
         "estimates": estimates(run),
         "rollouts": run.rollouts,
@@ -78,8 +59,41 @@ def build_page(run: RunData) -> dict[str, Any]:
     }
 
 
-def _initial(run: RunData) -> str:
-    for place in (run.result or {}, run.config.get("config", {}), *run.events("candidate")):
+def view(run: RunData, result: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a page shows of one instruction: `result` is its part of the run's, `items` its test rows."""
+    test = result.get("test")
+    main = main_instruction(test) if test else "rewrite"
+    instruction = initial = _initial(run, result)
+    rewrite = result.get("rewrite") or (run.events("dev_eval") or [{}])[-1].get("rewrite") or ""
+    prompt = shown_prompt(run, result)
+    if prompt is not None:  # both sides as the task model reads them
+        initial = replace(prompt, instruction=initial, answer_line="", exemplars=()).render("{input}")
+        rewrite = prompt.render("{input}")
+    before, after = word_diff(initial, rewrite) if rewrite else ([], [])
+    return {
+        "instruction": instruction,
+        "verdict": result.get("verdict", ""),
+        "tone": _tone(test, main),
+        "initial": initial,
+        "rewrite": rewrite,
+        "thing": "prompt" if prompt is not None else "rewrite",
+        "offsets": prompt.label_offsets if prompt is not None else None,
+        "before": before,
+        "after": after,
+        "scores": scores(test, main) if test else None,
+        "dev": _dev(result, test, main),
+        "search": search(run, result),
+        "waterfall": steps_chart(result),
+        "by_labels": by_labels(test, main) if test else None,
+        "labels": label_chart(test, main) if test else None,
+        "confusions": confusions(items, test, main) if test and items else [],
+        "reliability": reliabilities(test) if test else [],
+        "flips_found": flips(items, test["baseline"], main) if test and items else None,
+    }
+
+
+def _initial(run: RunData, result: Mapping[str, Any]) -> str:
+    for place in (result, run.config.get("config", {}), *run.events("candidate")):
         text = place.get("instruction") or (place.get("rewrite") if place.get("source") == "initial" else "")
         if text:
             return str(text)
@@ -135,7 +149,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
 
 
 def tasks_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Before and after of every instruction, where the run had several; the rest of the page is about the first."""
+    """Before and after of every instruction, where the run had several."""
     rows = []
     for task in result.get("tasks", []):
         test, dev = task.get("test"), task.get("dev") or {}
@@ -180,11 +194,9 @@ def _cost(run: RunData, result: Mapping[str, Any]) -> dict[str, Any]:
     calls = result.get("cost", {}).get("task_model", {})
     return {
         "phases": list(phases.items()),
-        "phases_chart": stacked_bar("chart-phases", "Time by phase", list(phases.items())) if phases else None,
+        "phases_chart": stacked_bar("Time by phase", list(phases.items())) if phases else None,
         "training": list(training.items()),
-        "training_chart": stacked_bar("chart-training", "Training time by part", list(training.items()))
-        if training
-        else None,
+        "training_chart": stacked_bar("Training time by part", list(training.items())) if training else None,
         "sentence": cost_sentence(calls) if calls else "",
     }
 

@@ -10,7 +10,7 @@ from prewrite.report.formats import percent, points_tick
 from prewrite.report.read import RunData
 
 
-def race(run: RunData, result: Mapping[str, Any], test: Mapping[str, Any] | None, main: str) -> dict[str, Any] | None:
+def race(run: RunData, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Every candidate, how far it came and why it left; None before there are candidates."""
     candidates = run.events("candidate")
     selected = next(reversed(run.events("selected")), None)

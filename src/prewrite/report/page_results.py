@@ -48,9 +48,7 @@ def scores(test: Mapping[str, Any], main: str) -> dict[str, Any]:
         "n": test["n"],
         "level": level,
         "calibrated": calibrated_note(test, main, in_points=True),
-        "chart": forest(
-            "scores", f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False
-        ),
+        "chart": forest(f"Score on {test['n']} {test['rows']} rows with {level} intervals", drawn, zero=False),
     }
 
 
@@ -72,7 +70,7 @@ def label_chart(test: Mapping[str, Any], main: str) -> Chart | None:
         )
         for label, row in found[baseline].items()
     ]
-    return grouped_bars("chart-labels", "Accuracy per label", groups)
+    return grouped_bars("Accuracy per label", groups)
 
 
 MOST_LABELS = 12
@@ -125,7 +123,7 @@ def reliabilities(test: Mapping[str, Any]) -> list[dict[str, Any]]:
         if found:
             bins = [(row["confidence"], row["accuracy"], row["count"]) for row in found["bins"]]
             style = _style(name, test["baseline"], main)
-            chart = reliability_diagram(f"chart-reliability-{len(shown)}", f"Reliability: {name}", bins, style)
+            chart = reliability_diagram(f"Reliability: {name}", bins, style)
             shown.append({"name": name, "chart": chart, "ece": found["ece"], "brier": found["brier"]})
     return shown
 

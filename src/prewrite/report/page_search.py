@@ -28,7 +28,7 @@ def steps_chart(result: Mapping[str, Any]) -> Chart | None:
     means = {name: found["mean"] for name, found in test["instructions"].items()}
     title = f"What each part brings on {test['n']} {test['rows']} rows"
     rises = [(step["adds"], means[step["at"]]) for step in steps]
-    return waterfall("waterfall", title, means[test["baseline"]], rises)
+    return waterfall(title, means[test["baseline"]], rises)
 
 
 def search(run: RunData, result: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -115,7 +115,7 @@ def estimates(run: RunData) -> dict[str, Any] | None:
         "rollouts": found.alone + found.both,
         "error": _mean_of(run, "reward_model/error"),
         "rank": _mean_of(run, "reward_model/rank"),
-        "chart": scatter("chart-estimates", "Grade over estimate", found.points),
+        "chart": scatter("Grade over estimate", found.points),
         "farthest": found.farthest,
     }
 

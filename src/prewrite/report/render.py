@@ -43,7 +43,7 @@ def render_html(page: dict[str, Any], *, live: str = "") -> str:
     hover = {
         "charts": {chart.id: chart.hover for chart in charts},
         "panels": page["panels"],
-        "rewrite": page["rewrite"],
+        "copies": [view["rewrite"] for view in page["views"]],
         "live": live,
     }
     return render("template.html", {**page, "hover": hover}, live=bool(live))

@@ -1,5 +1,5 @@
 // What pointing at a curve shows. The curves themselves are drawn in the page; without this script nothing is missing
-// but the values. `data` holds {charts: {id: {nearest, x, series}}, panels, live}.
+// but the values. `data` holds {charts: {id: {nearest, x, series}}, panels, copies, live}.
 "use strict";
 (() => {
   const tip = document.getElementById("tip");
@@ -118,7 +118,7 @@
     if (curve && data.panels.length) sample(curve, Infinity);
     for (const button of document.querySelectorAll(".copy"))
       button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(data[button.dataset.copy]);
+        await navigator.clipboard.writeText(data.copies[button.dataset.copy]);
         button.textContent = "Copied";
       });
   }
