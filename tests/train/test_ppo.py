@@ -243,6 +243,7 @@ def test_the_first_designs_call_works_as_it_stands(toy, tmp_path, caplog):
     assert "an update of one rewrite cannot learn" in caplog.text
     assert trainer.updates == 2 and trainer.args.temperature == 0.7  # a small model's, as on the command line
     assert trainer.model.policy.peft_config["default"].r == 16
+    assert trainer.reward.fidelity is not None and trainer.reward.fidelity([INSTRUCTION], INSTRUCTION) == [1.0]
     assert Rewriter.load(tmp_path / "PRewrite").greedy(INSTRUCTION) == trainer.rewriter().greedy(INSTRUCTION)
     with pytest.raises(ConfigError, match="give it once"):
         trainer.train(rows)
@@ -251,7 +252,7 @@ def test_the_first_designs_call_works_as_it_stands(toy, tmp_path, caplog):
 def test_a_named_model_starts_from_the_command_lines_adapter_and_a_loaded_one_as_it_is(toy, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("prewrite.train.trainer.adapter_for", lambda *given: asked.append(given))
-    given = {"evaluator": toy_evaluator(), "train_dataset": toy_rows(), "max_steps": 1}
+    given = {"evaluator": toy_evaluator(), "train_dataset": toy_rows(), "max_steps": 1, "fidelity_model": None}
     PRewritePPOTrainer(str(toy / "model"), log_dir=tmp_path / "auto", **given)
     PRewritePPOTrainer(str(toy / "model"), log_dir=tmp_path / "none", warm_start=None, lora=None, **given)
     assert asked == [("auto", str(toy / "model"), "generic"), ("none", str(toy / "model"), "generic")]

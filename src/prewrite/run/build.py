@@ -204,26 +204,13 @@ def open_evaluator(config: TaskConfig) -> Evaluator:
 
 
 def open_fidelity(config: ReadableConfig, evaluator: Evaluator | None = None) -> Fidelity | None:
-    """The judge of fidelity that the settings name; None for `none`.
-
-    It shares the weights of the task model of `evaluator` where both are the same model. Its questions are no
-    task-model calls.
-    """
-    from prewrite.lm.embedded import resolve_model
-    from prewrite.scoring.fidelity import Fidelity
-    from prewrite.task_models.hf import HFTaskModel
-    from prewrite.task_models.stream import unwrapping
+    """The judge of fidelity that the settings name; None for `none`."""
+    from prewrite.scoring.fidelity import open_judge
 
     if config.fidelity_model == "none":
         return None
-    backend = None
-    if evaluator is not None:
-        *_, backend = unwrapping(evaluator.task_model)
     try:
-        judge = resolve_model(config.fidelity_model)
-        if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == judge:
-            return Fidelity(backend)
-        return Fidelity(HFTaskModel(config.fidelity_model))
+        return open_judge(config.fidelity_model, evaluator.task_model if evaluator is not None else None)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"fidelity_model: {error}; --fidelity_model none does without the judge") from None
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from prewrite.errors import TaskModelError
+from prewrite.task_models.base import TaskModel
 from prewrite.text import shown
 
 PROMPT = "Task description: {text}\n\nThe task is to:"
@@ -31,6 +32,24 @@ class Judge(Protocol):
     def target_logprobs(self, prompts: Sequence[str], targets: Sequence[str]) -> Sequence[float]:
         """Mean log-probability per token of each target after its prompt, in nats."""
         ...
+
+
+def open_judge(name: str, task_model: TaskModel | None = None) -> Fidelity:
+    """Fidelity by the model of this name: a folder, a hub id, or `embedded`.
+
+    It shares the weights of `task_model` where both are the same model. Its questions are no task-model calls. Raises
+    `ModelNotFoundError`.
+    """
+    from prewrite.lm.embedded import resolve_model
+    from prewrite.task_models.hf import HFTaskModel
+    from prewrite.task_models.stream import unwrapping
+
+    folder, backend = resolve_model(name), None
+    if task_model is not None:
+        *_, backend = unwrapping(task_model)
+    if isinstance(backend, HFTaskModel) and not backend.chat and backend.source == folder:
+        return Fidelity(backend)
+    return Fidelity(HFTaskModel(name))
 
 
 class Fidelity:

@@ -25,6 +25,7 @@ from prewrite.rewriter.rewriter import Rewriter, RewriterSettings, save_rewriter
 from prewrite.rewriter.starter import default_temperature, load_base
 from prewrite.run_folder import RunFolder, check_there
 from prewrite.scoring.evaluator import Evaluator
+from prewrite.scoring.fidelity import open_judge
 from prewrite.scoring.rewards import TaskReward, guards_of
 from prewrite.train import checkpoint, processes
 from prewrite.train.clock import Clock
@@ -51,14 +52,16 @@ class RewriterTrainer:
 
     Args:
         base_model: folder, hub id or `embedded`; or a loaded (model, tokenizer) pair, which is taken as it is: without
-            a warm start and without LoRA unless they are given.
+            a warm start, LoRA and a judge of fidelity unless they are given.
         evaluator: scores rewrites with the frozen task model.
         meta_family: the meta prompt, see `meta_prompts`.
         log_dir: the run folder; metrics, rollouts and checkpoints go there.
         train_dataset: rows, as `PRewriteDataset` takes them, or a `Mixture` of instructions and their rows; each
             update draws its examples from them. They may be given to `train` instead.
         dev_dataset: rows that decide which policy is kept and when to stop.
-        reward: what a rewrite earns; by default the evaluator's metric and the default guards.
+        reward: what a rewrite earns; by default the evaluator's metric less the default guards and low fidelity.
+        fidelity_model: judge of fidelity of the default reward: a folder, a hub id or `embedded`; None for none,
+            `auto` as on the command line: `embedded`.
         warm_start: folder of an adapter that is merged into the base model first and becomes the KL reference; None
             for none, `auto` as on the command line: below 1B parameters the one shipped or made on first use.
         lora: a `peft.LoraConfig`, or None for full finetuning; `auto` as on the command line: rank 16. Its dropout
@@ -95,6 +98,7 @@ class RewriterTrainer:
         train_dataset: TrainRows | None = None,
         dev_dataset: InMemory | PRewriteDataset | None = None,
         reward: TaskReward | None = None,
+        fidelity_model: str | None = "auto",
         warm_start: str | Path | None = "auto",
         lora: LoraConfig | Literal["auto"] | None = "auto",
         examples_per_rewrite: int = 16,
@@ -142,7 +146,8 @@ class RewriterTrainer:
             self.end_ids = end_ids(model, tokenizer)
             model.generation_config.eos_token_id = list(self.end_ids)
             self.warm_start = adapter
-            self.reward = reward or default_reward(evaluator, self.mixture)
+            judge = fidelity_model if fidelity_model != "auto" else None if loaded else "embedded"
+            self.reward = reward or default_reward(evaluator, self.mixture, judge)
             self.settings = RewriterSettings(
                 base_model=name,
                 meta_prompt=meta_prompt,
@@ -327,11 +332,12 @@ def default_lora(rank: int = 16) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
-def default_reward(evaluator: Evaluator, mixture: Mixture) -> TaskReward:
-    """The evaluator's metric and the default guards, which know the inputs of the train rows."""
+def default_reward(evaluator: Evaluator, mixture: Mixture, judge: str | None) -> TaskReward:
+    """The evaluator's metric, the default guards, which know the inputs of the train rows, and fidelity by `judge`."""
     each = list(mixture.rows.values())
     guards = guards_of(evaluator, [rows[0] for rows in each])
-    return TaskReward(evaluator, guards=guards, forbidden_texts=some_inputs(each))
+    fidelity = open_judge(judge, evaluator.task_model) if judge is not None else None
+    return TaskReward(evaluator, guards=guards, fidelity=fidelity, forbidden_texts=some_inputs(each))
 
 
 def clear_sampling_defaults(model: PreTrainedModel) -> None:
