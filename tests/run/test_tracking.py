@@ -218,3 +218,15 @@ def test_a_training_run_reports_to_the_tracker(toy, tmp_path, capsys):
     found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [event.step for event in found.Scalars("reward/mean")] == [1, 2]
     assert next(event.step for event in found.Scalars("dev/score")) == 0 and "result/gain" in found.Tags()["scalars"]
+
+
+@need("tensorboard")
+def test_a_search_reports_its_result(toy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "search"
+    flags = ["--data", str(toy / "rows.jsonl"), "--output-dir", str(run), "--rewriter", "none", "--no-cache",
+             "--task-model", f"hf:{toy / 'model'}", "--fidelity-model", "none", "--search-calls", "60"]  # fmt: skip
+    assert main(["search", *flags, "--report-to", "tensorboard"]) == 0
+    found = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert "result/chosen" in found.Tags()["scalars"] and "reward/mean" not in found.Tags()["scalars"]

@@ -180,7 +180,21 @@ class PromptConfig:
 
 
 @dataclass
-class SearchConfig(PromptConfig, ReadableConfig):
+class TrackedConfig:
+    """What a run is told to."""
+
+    group: ClassVar = "output"
+
+    report_to: str = option(
+        "none",
+        "tracker that gets the curves and rewrites of a training, and every result",
+        choices=("none", *TRACKER_NAMES),
+        may_change=True,
+    )
+
+
+@dataclass
+class SearchConfig(PromptConfig, ReadableConfig, TrackedConfig):
     """A search of the whole prompt, without training."""
 
     group: ClassVar = "choice"
@@ -321,7 +335,7 @@ class TrainingConfig:
 
 
 @dataclass
-class OutputConfig:
+class OutputConfig(TrackedConfig):
     """What a run tests, keeps and shows."""
 
     group: ClassVar = "output"
@@ -348,9 +362,6 @@ class OutputConfig:
     )
     resume: bool = option(False, "go on from the newest checkpoint in output_dir", common=True, may_change=True)
     overwrite: bool = option(False, "replace the run in output_dir", common=True, may_change=True)
-    report_to: str = option(
-        "none", "tracker that gets curves, rewrites and the result", choices=("none", *TRACKER_NAMES), may_change=True
-    )
 
 
 @dataclass

@@ -35,6 +35,7 @@ from prewrite.run.checks import check_constraints, check_models, check_server, i
 from prewrite.run.config import SearchConfig, TrainConfig
 from prewrite.run.progress import phase_line
 from prewrite.run.record import run_record
+from prewrite.run.tracking import check_tracker, tracking
 from prewrite.run_folder import RunFolder
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import TaskPrompt
@@ -53,6 +54,7 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     With several instructions `prompt.json` holds the first one's; the others stand in `result.json`.
     """
     RunFolder.check_new(config.output_dir, overwrite=config.overwrite)
+    check_tracker(config.report_to)
     check_models(config)
     splits = open_splits(config)
     instructions = open_instructions(config, splits)
@@ -82,14 +84,27 @@ def search_and_report(
     proposer: Proposer | None,
 ) -> dict[str, Any]:
     """The part of `run_search` that writes the run folder."""
-    evaluator = reward.evaluator
     run = RunFolder.create(config.output_dir, overwrite=config.overwrite)
     parts = [part.to_json() for part in splits]
     run.write_json(run.splits, parts[0] if len(parts) == 1 else {"parts": parts})
-    run.write_json(run.config, run_record(config, argv, evaluator.task_model, processes=1, command="search"))
+    run.write_json(run.config, run_record(config, argv, reward.evaluator.task_model, processes=1, command="search"))
+    with tracking(config.report_to, run):
+        result = search_each(config, instructions, reward, run, proposer)
+        run.write_json(run.result, result)
+    build_report(run.path)
+    return result
 
+
+def search_each(
+    config: SearchConfig,
+    instructions: Sequence[InstructionRows],
+    reward: TaskReward,
+    run: RunFolder,
+    proposer: Proposer | None,
+) -> dict[str, Any]:
+    """Search and test the prompt of every instruction; what `result.json` holds."""
     seconds: dict[str, float] = {}
-    results = []
+    evaluator, results = reward.evaluator, []
     for rows in instructions:
         with timed(seconds, "search", evaluator):
             wordings, refused = wordings_of(config, rows, reward, proposer)
@@ -104,8 +119,6 @@ def search_and_report(
         cost["rewriter"] = proposer.model.usage.as_dict()
     result |= {"left_out": evaluator.left_out.to_json(), "cost": cost}
     TaskPrompt.from_json(results[0]["prompt"]).save(run.prompt)
-    run.write_json(run.result, result)
-    build_report(run.path)
     return result
 
 

@@ -243,7 +243,8 @@ def tracking(name: str, run: RunFolder) -> Iterator[Callable[[], None]]:
 
     def send_end() -> None:
         send()
-        sink.table("rewrites", REWRITES, rewrites_of(run))
+        if rewrites := rewrites_of(run):
+            sink.table("rewrites", REWRITES, rewrites)
         if run.result.exists():
             rows = results_of(RunFolder.read_json(run.result))
             sink.table("result", RESULT, rows)
