@@ -38,6 +38,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.prompt = path / "prompt.json"
         self.candidates = path / "candidates.jsonl"
+        self.evals = path / "evals.jsonl"
         self.budget = path / "budget.bin"
         self.checkpoints = path / "checkpoints"
         self.rewriter = path / "rewriter"
@@ -146,7 +147,7 @@ class RunFolder:
         """Every file that a run writes beside its checkpoints and its rewriter."""
         return (
             self.config, self.splits, self.metrics, self.rollouts, self.rewrites, self.items, self.result, self.prompt,
-            self.candidates, self.budget, self.report_html, self.report_md,
+            self.candidates, self.evals, self.budget, self.report_html, self.report_md,
         )  # fmt: skip
 
     def checkpoint(self, step: int) -> Path:
@@ -258,12 +259,12 @@ class RunFolder:
 
         If the block that writes the new result fails, the earlier one is put back.
         """
-        files = (self.rewrites, self.items, self.result, self.prompt, self.candidates)
+        files = (self.rewrites, self.items, self.result, self.prompt, self.candidates, self.evals)
         earlier = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
         if self.rewrites.exists():
             rows = [row for row in self.read_rows(self.rewrites) if "step" in row]
             write_atomic(self.rewrites, "".join(to_json(row) + "\n" for row in rows))
-        for file in (self.items, self.result, self.prompt, self.candidates):
+        for file in (self.items, self.result, self.prompt, self.candidates, self.evals):
             file.unlink(missing_ok=True)
         try:
             yield

@@ -1,6 +1,7 @@
 """The commands as a user types them: flags, YAML, errors, exit codes, and a whole run on a tiny model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -452,3 +453,19 @@ def test_a_budget_that_runs_out_says_what_is_saved_and_how_to_go_on(toy, tmp_pat
     assert "max_calls" in message or "max calls" in message or "30" in message
     assert "--resume" in message and (tmp_path / "run" / "checkpoints").is_dir()
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_eval_adds_other_task_models_to_the_report_of_a_run(run_copy, toy, tmp_path, capsys):
+    shutil.copytree(toy / "model", tmp_path / "other")
+    models = [f"hf:{toy / 'model'}", f"hf:{tmp_path / 'other'}"]
+    flags = ["eval", "--data", str(toy / "rows.jsonl"), "--no-cache", "--run", str(run_copy)]
+    flags += [word for model in models for word in ("--task-model", model)]
+    for split in ("dev", "test", "test"):  # the same once more stands once
+        assert main([*flags, "--split", split]) == 0
+    assert f"Report: {run_copy / 'report.html'}" in capsys.readouterr().out
+    page = (run_copy / "report.html").read_text(encoding="utf-8")
+    (part,) = page.split("The same prompt with other task models")[1:]
+    assert all(part.count(f'<b dir="auto">{model}</b>') == 2 for model in models)
+    assert (run_copy / "report.md").read_text(encoding="utf-8").count("8 test rows of ") == 2
+    assert main(["eval", "--data", str(toy / "rows.jsonl"), "--run", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err

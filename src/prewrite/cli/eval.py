@@ -15,6 +15,7 @@ from prewrite.cli.options import add_data_by_position, add_options, build_config
 from prewrite.cli.screen import say_where_data_go
 from prewrite.errors import ConfigError
 from prewrite.run.config import TaskConfig
+from prewrite.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from prewrite.choosing.evaluation import Evaluation
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from prewrite.scoring.prompt import TaskPrompt
 
 SPLITS = ("dev", "test", "train")
+OF_RUN = "prompt"
+"""What the prompt of `--run` is called among those that are compared."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="an instruction to compare with the data's own; repeat it")  # fmt: skip
     parser.add_argument("--prompt", dest="prompts", action="append", default=[], metavar="FILE",
                         help="a prompt.json, or the run folder that holds one, to compare; repeat it")  # fmt: skip
+    parser.add_argument("--run", metavar="RUN", dest="run_folder",
+                        help="a run folder: compare its prompt, and add what is found to its report")  # fmt: skip
     parser.add_argument("--no-offsets", "--no_offsets", action="store_true",
                         help="leave the label offsets of --prompt out")  # fmt: skip
     parser.add_argument("--split", default="dev", choices=SPLITS, help="which rows (default: dev)")
@@ -58,11 +63,15 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     from prewrite.run.build import open_one_data_set, rows_of
     from prewrite.scoring.prompt import load_prompt
 
-    prompts: dict[str, str | TaskPrompt] = {}
+    prompts: dict[str, TaskPrompt] = {}
+    if namespace.run_folder is not None:
+        prompts[OF_RUN] = load_prompt(RunFolder.open(namespace.run_folder).prompt)
     for number, file in enumerate(namespace.prompts, start=1):
         prompt = load_prompt(file)
-        prompts[f"prompt {number}"] = replace(prompt, label_offsets=None) if namespace.no_offsets else prompt
-    prompts |= {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
+        prompts[f"prompt {number}"] = prompt
+    if namespace.no_offsets:
+        prompts = {name: replace(prompt, label_offsets=None) for name, prompt in prompts.items()}
+    rivals = {f"instruction {number}": text for number, text in enumerate(namespace.rivals, start=1)}
     splits = open_one_data_set(configs[0])
     rows = rows_of(splits, namespace.split, configs[0].instruction)
     if namespace.split == "test":
@@ -70,7 +79,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
               file=sys.stderr)  # fmt: skip
     measured = []
     for config in configs:
-        about, evaluation = measure(config, rows, prompts, split=namespace.split, limit=namespace.limit)
+        about, evaluation = measure(config, rows, prompts | rivals, split=namespace.split, limit=namespace.limit)
         about = {"data": rows.source.name, "drawn": splits.drawn(namespace.split), "seed": config.seed, **about}
         measured.append((about, evaluation))
         if not namespace.json:
@@ -80,6 +89,10 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     if namespace.json:
         found = [{**about, **evaluation.to_json()} for about, evaluation in measured]
         print(json.dumps(found[0] if len(found) == 1 else {"task_models": found}, ensure_ascii=False))
+    if namespace.run_folder is not None:
+        report = add_to_report(RunFolder.open(namespace.run_folder), measured)
+        if not namespace.json:
+            print(f"Report: {report}")
     if namespace.items is not None:  # last: a file that cannot be written must not cost what was paid for
         write_items(namespace.items, measured)
         if not namespace.json:
@@ -118,6 +131,22 @@ def measure(
         "metric": " and ".join(dict.fromkeys(map(evaluator.metric_of, rows))),
         "notes": notes({"task_model": {"notes": backend_notes(evaluator.task_model)}}, told),
     }, evaluation
+
+
+def add_to_report(run: RunFolder, measured: Sequence[tuple[dict[str, Any], Evaluation]]) -> Path:
+    """What the run's prompt does with each task model, into the run's files; returns its report, written again."""
+    from prewrite.report import build_report
+
+    rows = []
+    for about, evaluation in measured:
+        gain = evaluation.differences[OF_RUN]
+        means = {name: evaluation.results[name].mean for name in ("initial", OF_RUN)}
+        about = {name: about[name] for name in ("task_model", "data", "decoding", "metric")}
+        span = {"gain": gain.mean, "low": gain.low, "high": gain.high, "significant": gain.significant}
+        rows.append({**about, "split": evaluation.rows, "n": evaluation.n, **means, **span})
+    with run.sole_writer():
+        run.append(run.evals, rows)
+        return build_report(run.path)
 
 
 def write_items(file: str, measured: Sequence[tuple[dict[str, Any], Evaluation]]) -> None:

@@ -25,6 +25,18 @@ def render_markdown(page: dict[str, Any]) -> str:
         lines.append(table(["instruction", "rewrite", "initial", "rewritten", "gain, 95% interval"], rows))
     for view in page["views"]:
         lines += _view(view, titled=len(page["views"]) > 1)
+    if page["evals"]:
+        rows = [
+            [
+                cell(row["task_model"]),
+                cell(f"{row['n']:,} {row['split']} rows of {row['data']}"),
+                percent(row["initial"]),
+                percent(row["prompt"]),
+                _gain({"mean": row["gain"], "low": row["low"], "high": row["high"]}),
+            ]
+            for row in page["evals"]
+        ]
+        lines.append(table(["the prompt with", "on", "initial", "prompt", "gain, 95% interval"], rows))
     if page["race"] and page["race"]["selected"]:
         selected = page["race"]["selected"]
         lines.append(

@@ -47,6 +47,7 @@ def build_page(run: RunData) -> dict[str, Any]:
         "facts": _facts(run),
         "notes": notes(run.config, result),
         "tasks": tasks_of(result),
+        "evals": evals(run.evals),
         "training": curves(run),
         "panels": panels(run.buckets),
         "evolutions": evolutions(run, _initial(run, tasks[0])),
@@ -163,6 +164,12 @@ def tasks_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             gain = {"mean": corrected["gain"], "low": corrected["gain_low"], "high": corrected["gain_high"]}
         rows.append({**means, "instruction": task["instruction"], "text": task["rewrite"], "gain": gain})
     return rows
+
+
+def evals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The prompt with other task models, or on other rows; what was measured again stands once, as it is now."""
+    found = {(row["task_model"], row["data"], row["split"], row["decoding"]): dict(row) for row in rows}
+    return list(found.values())
 
 
 def _dev(result: Mapping[str, Any], test: Mapping[str, Any] | None, main: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from prewrite.report.shapes import (
     CANDIDATE,
     CONFIG,
     ESTIMATED,
+    EVAL,
     EVENTS,
     ITEM,
     METRICS,
@@ -102,6 +103,8 @@ class RunData:
     rewrites: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
     """Every prompt that a search compared."""
+    evals: list[dict[str, Any]]
+    """What the prompt does with other task models, as `prewrite eval --run` found."""
     items: list[dict[str, Any]]
     splits: list[dict[str, Any]]
     """Of each data set, where the rows of train, dev and test came from, and how many they are."""
@@ -141,6 +144,7 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
         check_shape(row, EVENTS.get(row["event"], {}), where)
         rewrites.append(row)
     items, candidates = _rows(folder.items, ITEM), _rows(folder.candidates, CANDIDATE)
+    evals = _rows(folder.evals, EVAL)
     for row in candidates:
         TaskPrompt.from_json(row["prompt"], where=str(folder.candidates))
     result = None
@@ -154,7 +158,19 @@ def read_run(path: str | Path, *, seed: int = 0) -> RunData:
     if folder.splits.exists():
         splits = split_parts(RunFolder.read_json(folder.splits), str(folder.splits))
     return RunData(
-        folder, config, metrics, buckets, guards, estimates, rollouts, rewrites, candidates, items, splits, result
+        folder,
+        config,
+        metrics,
+        buckets,
+        guards,
+        estimates,
+        rollouts,
+        rewrites,
+        candidates,
+        evals,
+        items,
+        splits,
+        result,
     )
 
 

@@ -98,6 +98,17 @@ CANDIDATE = {
     "score": float,
 }
 """Of a line of `candidates.jsonl`."""
+EVAL = {
+    "task_model": str,
+    "data": str,
+    "split": str,
+    "n": int,
+    "decoding": str,
+    "metric": str,
+    **dict.fromkeys(("initial", "prompt", "gain", "low", "high"), float),
+    "significant": bool,
+}
+"""Of a line of `evals.jsonl`."""
 
 
 _SPLIT = {"source": Maybe(str), "count": int, "sha256": Maybe(str)}
