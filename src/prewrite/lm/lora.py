@@ -23,6 +23,8 @@ from prewrite.lm.linear import Projection, projections
 from prewrite.lm.packing import Completions, PackedLayout, Prompts
 from prewrite.lm.trunk import runs_fast
 
+SOFTMAX_ROWS = 8  # tokens whose softmax over the vocabulary is computed at once: 8 x 49,152 x 4 bytes = 1.6 MB
+
 
 def computes(model: nn.Module) -> bool:
     """Whether this module can run `model`'s forward pass, and its gradient if gradients are on."""
@@ -162,29 +164,42 @@ def completion_states(model: nn.Module, prompts: Prompts, completions: Completio
 
 
 class _LogprobFunction(torch.autograd.Function):
-    """Log-probabilities under a frozen vocabulary projection; the gradient is computed with them, chunk by chunk."""
+    """Log-probabilities under a frozen vocabulary projection; the gradient is computed with them, chunk by chunk.
+
+    `chunk` tokens are multiplied at a time; of those, a few at a time go through the softmax, in memory that stays in
+    the processor's cache.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor, temperature: float, chunk: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs, entropy = states.new_empty(len(states)), states.new_empty(len(states))
+        count, width = len(states), len(weight)
+        logprobs, entropy, totals = states.new_empty((3, count))
         slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        for at in range(0, len(states), chunk):
-            part = slice(at, at + chunk)
-            logits = (states[part].to(weight.dtype) @ weight.t()).float()
-            if temperature != 1:
-                logits /= temperature
-            picked = logits.gather(1, tokens[part, None])
-            top = logits.amax(1, keepdim=True)
-            weights = (logits - top).exp_()
-            total = weights.sum(1, keepdim=True)
-            weights /= total
-            norm = top + total.log_()
-            logprobs[part] = (picked - norm).squeeze(1)
-            entropy[part] = norm.squeeze(1) - logits.mul_(weights).sum(1)
+        block = weight.new_empty(min(chunk, count), width)
+        logits, exps = states.new_empty((2, SOFTMAX_ROWS, width))
+        for start in range(0, count, chunk):
+            part = slice(start, min(start + chunk, count))
+            whole = torch.mm(states[part].to(weight.dtype), weight.t(), out=block[: part.stop - start])
+            for at in range(start, part.stop, SOFTMAX_ROWS):
+                few = slice(at, min(at + SOFTMAX_ROWS, part.stop))
+                size = few.stop - at
+                low = whole[at - start : few.stop - start]
+                shifted = logits[:size].copy_(low)
+                if temperature != 1:
+                    shifted /= temperature
+                shifted -= shifted.amax(1, keepdim=True)
+                weights = torch.exp(shifted, out=exps[:size])
+                total = totals[few] = weights.sum(1)
+                norm = total.log()
+                logprobs[few] = shifted.gather(1, tokens[few, None]).squeeze(1) - norm
+                entropy[few] = norm - torch.linalg.vecdot(shifted, weights) / total
+                if slopes is not None:
+                    low.copy_(weights)
             if slopes is not None:  # d log p(token) / d state = (row of the token - mean row) / temperature
-                slopes[part] = (weight[tokens[part]] - weights.to(weight.dtype) @ weight) / temperature
+                mean = (whole @ weight).float() / totals[part, None]
+                slopes[part] = (weight[tokens[part]] - mean) / temperature
         ctx.mark_non_differentiable(entropy)
         if slopes is not None:
             ctx.save_for_backward(slopes)
