@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -18,7 +19,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "recipes").glob("*.yaml")),
+    *sorted((ROOT / "recipes").rglob("*.yaml")),
 ]
 ROOMS = sorted(path.name for path in (ROOT / "src" / "prewrite").iterdir() if (path / "__init__.py").is_file())
 SCRIPTS = {"finetune.py": "train", "inference.py": "rewrite"}
@@ -67,13 +68,34 @@ def test_recipes_are_settings_of_a_training_run():
 
     from prewrite.cli.options import build_config
 
-    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
     assert recipes
     for recipe in recipes:
         built = build_config(TrainConfig, Namespace(config=str(recipe)))
         assert isinstance(built, TaskConfig)
     demo = build_config(TrainConfig, Namespace(config=str(ROOT / "recipes" / "demo.yaml")), **DEMO)
     assert demo == build_config(TrainConfig, Namespace(), **DEMO)
+
+
+@pytest.mark.parametrize("name", ["agnews", "sst2", "nq", "gsm8k"])
+def test_a_recipe_of_the_paper_has_its_initial_prompt_whatever_the_rows_say_its_template_and_ten_candidates(
+    name, tmp_path
+):
+    from argparse import Namespace
+
+    from prewrite.cli.options import build_config
+    from prewrite.run.build import open_splits
+    from prewrite.scoring.templates import TASK_TEMPLATES
+
+    data = tmp_path / "rows.jsonl"
+    rows = ({"instruction": "Say it.", "input": f"text {at}", "output": str(at % 4)} for at in range(60))
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = ROOT / "recipes" / "paper" / f"{name}.yaml"
+    config = build_config(TrainConfig, Namespace(config=str(recipe)), dataset=[str(data)])
+    assert {row.instruction for row in open_splits(config).train} == {config.instruction} != {"Say it."}
+    assert config.task_template == TASK_TEMPLATES[name] and config.meta_family == "generic"
+    assert config.wording_alone and config.algorithm == "ppo" and config.temperature == 1.0
+    assert (config.strategy, config.num_candidates, config.race) == ("S", 10, False)
 
 
 def test_links_between_pages_lead_somewhere():

@@ -31,7 +31,7 @@ def search(job: Job) -> Result:
     # With a small proposer it may end with the start and no word about it, so what it took is told here.
     notes = {"accepted": len(found.detailed_results.candidates) - 1}
     changed = found.signature.instructions != start.signature.instructions
-    return Result(messages_of(found), messages_of(start), changed=changed, notes=notes)
+    return Result(messages_of(job, found), messages_of(job, start), changed=changed, notes=notes)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def search(job: Job) -> Result:
     )
     worded = found.signature.instructions != start.signature.instructions
     notes = {"trials": trials, "demos": len(found.demos), "accepted": int(worded)}
-    return Result(messages_of(found), messages_of(start), changed=worded or bool(found.demos), notes=notes)
+    return Result(messages_of(job, found), messages_of(job, start), changed=worded or bool(found.demos), notes=notes)
 
 
 if __name__ == "__main__":

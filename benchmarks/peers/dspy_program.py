@@ -7,6 +7,7 @@ from typing import Any
 import dspy
 from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
 from benchmarks.peers.job import MARK, GappedMessage, Job, gapped
+from benchmarks.peers.speaker import Frame
 from dspy.utils.exceptions import AdapterParseError
 
 THREADS = 16
@@ -16,11 +17,19 @@ class PlainAdapter(dspy.ChatAdapter):
     """DSPy's own prompts, and a milder reading: an answer without field markers is the only output field as it is.
 
     A small model often writes the answer alone. By default DSPy would then ask a second time, for JSON, and count both
-    answers as wrong.
+    answers as wrong. In bare text the task's prompt ends in the marker of its answer, as each demo shows it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame: Frame) -> None:
         super().__init__(use_json_adapter_fallback=False)
+        self.frame = frame
+
+    def format(self, signature: Any, demos: Any, inputs: Any) -> list[dict[str, Any]]:
+        """DSPy's messages; see the class docstring."""
+        messages = list(super().format(signature, demos, inputs))
+        if self.frame == "bare" and list(signature.output_fields) == ["answer"]:
+            messages[-1] = messages[-1] | {"content": f"{messages[-1]['content']}\n\n[[ ## answer ## ]]"}
+        return messages
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         """The output fields; see the class docstring."""
@@ -38,7 +47,7 @@ def configure(job: Job) -> tuple[dspy.LM, dspy.LM]:
     shared: dict[str, Any] = dict(api_base=job.url, api_key="none", cache=False, num_retries=0)
     task = dspy.LM("openai/task", temperature=0.0, max_tokens=TASK_TOKENS, **shared)
     proposer = dspy.LM("openai/proposer", temperature=1.0, max_tokens=PROPOSER_TOKENS, **shared)
-    dspy.configure(lm=task, adapter=PlainAdapter(), num_threads=THREADS, max_errors=10**6)
+    dspy.configure(lm=task, adapter=PlainAdapter(job.frame), num_threads=THREADS, max_errors=10**6)
     return task, proposer
 
 
@@ -59,7 +68,7 @@ def score_of(job: Job, example: Any, prediction: Any) -> float:
     return job.read(str(prediction.answer), example.input, example.targets)[1]
 
 
-def messages_of(program: dspy.Predict) -> tuple[GappedMessage, ...]:
+def messages_of(job: Job, program: dspy.Predict) -> tuple[GappedMessage, ...]:
     """What the program sends."""
-    found = PlainAdapter().format(program.signature, program.demos, {"input": MARK})
+    found = PlainAdapter(job.frame).format(program.signature, program.demos, {"input": MARK})
     return gapped(found)

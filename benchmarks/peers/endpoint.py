@@ -4,6 +4,7 @@
 
 The name of the model is its role: `task` is the task model, which answers greedily in at most 16 tokens, whatever a
 client asks for; `proposer` is the same weights, sampled, which writes instructions. Each role has its own counts.
+`--frame bare` sends the task model the text of the messages alone, as `prewrite search` does by default.
 Requests that come within a few milliseconds go through the model together. A task prompt that was answered before is
 answered from memory, and counted all the same. Beyond the limit of a run, task calls get an error.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
-from benchmarks.peers.speaker import Speaker, Written
+from benchmarks.peers.speaker import FRAMES, Frame, Speaker, Written, rendered
 
 MOST_ROWS = 64
 """Requests that go through the model together."""
@@ -71,6 +72,8 @@ class Endpoint:
     """Counts, batches and answers; `serve` puts it on a port."""
 
     model: Speaker
+    frame: Frame = "chat"
+    """How the task model reads messages."""
     log: Path | None = None
     """Every call as a line of JSON, with its text."""
     pause: float = 0.004
@@ -102,7 +105,7 @@ class Endpoint:
     def answer(self, body: Any) -> dict[str, Any]:
         """The reply to one chat request. Raises `Refusal`."""
         role, messages = read_request(body)
-        prompt = self.model.render(messages)
+        prompt = rendered(self.model, messages, self.frame if role == "task" else "chat")
         most = TASK_TOKENS if role == "task" else PROPOSER_TOKENS
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or most
         limit = max(1, min(int(asked), most))
@@ -284,12 +287,13 @@ def main() -> None:
     """Serve the embedded model until stopped."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--frame", choices=FRAMES, default="chat")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--limit", type=int, help="task calls that are answered")
     given = parser.parse_args()
     from benchmarks.peers.chat_model import ChatModel
 
-    endpoint = Endpoint(ChatModel("embedded"), log=given.log)
+    endpoint = Endpoint(ChatModel("embedded"), frame=given.frame, log=given.log)
     endpoint.reset(limit=given.limit)
     with endpoint.serve(given.port):
         print(f"{endpoint.url} serves the models task and proposer; Ctrl-C ends it", flush=True)

@@ -1,4 +1,7 @@
-"""gepa itself: the instruction is a system message, the input a message of the user."""
+"""gepa itself: the instruction is a system message, the input a message of the user.
+
+Its adapter adds nothing to the user's rows, so in bare text these bring the cue that our own prompts end in.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ from typing import Any
 
 import gepa
 from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
-from benchmarks.peers.job import MARK, Job, Result, ask, gapped, run_program
+from benchmarks.peers.job import MARK, Job, Result, ask, cued, gapped, run_program
 from gepa.adapters.default_adapter.default_adapter import DefaultAdapter, EvaluationResult
 
 
 def search(job: Job) -> Result:
     """Optimise the system message."""
-    targets = dict(job.train) | dict(job.dev)
+    shown = cued if job.frame == "bare" else str
+    targets = {shown(input): gold for input, gold in (*job.train, *job.dev)}
+
+    def messages(instruction: str) -> Any:
+        return gapped([{"role": "system", "content": instruction}, {"role": "user", "content": shown(MARK)}])
 
     def evaluator(data: Any, response: str) -> EvaluationResult:
         """In place of its own, which takes an answer for right that holds the gold answer anywhere."""
@@ -21,7 +28,7 @@ def search(job: Job) -> Result:
         return EvaluationResult(score=score, feedback=told)
 
     def rows(part: Any) -> list[Any]:
-        return [{"input": input, "answer": gold[0], "additional_context": {}} for input, gold in part]
+        return [{"input": shown(input), "answer": gold[0], "additional_context": {}} for input, gold in part]
 
     def reflect(prompt: Any) -> str:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -40,11 +47,6 @@ def search(job: Job) -> Result:
     best = found.best_candidate["system"]
     notes = {"accepted": len(found.candidates) - 1}
     return Result(messages(best), messages(job.instruction), changed=best != job.instruction, notes=notes)
-
-
-def messages(instruction: str) -> Any:
-    """What its adapter sends."""
-    return gapped([{"role": "system", "content": instruction}, {"role": "user", "content": MARK}])
 
 
 if __name__ == "__main__":

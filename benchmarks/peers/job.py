@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.speaker import Frame
+
 from prewrite.scoring.answers import parse_answer
 from prewrite.scoring.metrics import get_metric, metric_for
 from prewrite.types import RewriteExample, Task
@@ -42,6 +44,8 @@ class Job:
     seed: int
     variant: str = ""
     """Which of the arms of a program."""
+    frame: Frame = "chat"
+    """How the task model reads messages. Bare text has to end in a cue: nothing else says where an answer starts."""
 
     def row(self, input: str, targets: Sequence[str]) -> RewriteExample:
         """A row as our own code knows it."""
@@ -116,9 +120,14 @@ def read_result(path: Path) -> Result:
     return Result(**told)
 
 
+def cued(text: str) -> str:
+    """An input as our own prompts end: with the cue after which the answer is due."""
+    return f"Input: {text}\nOutput:"
+
+
 def unchanged(job: Job, crash: str, notes: dict[str, Any] | None = None) -> Result:
     """What an arm that crashed leaves: the initial instruction as our own prompts begin."""
-    start = gapped([{"role": "user", "content": f"{job.instruction}\n\nInput: {MARK}\nOutput:"}])
+    start = gapped([{"role": "user", "content": f"{job.instruction}\n\n{cued(MARK)}"}])
     return Result(start, start, changed=False, notes=notes or {}, crash=crash)
 
 

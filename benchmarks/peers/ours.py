@@ -1,12 +1,13 @@
 """Our arms: the initial prompt, searches over text answers at the endpoint, and searches over label likelihoods.
 
 Likelihoods need the model in this process. No endpoint of the other tools' kind gives them, so those arms stand apart.
+Where the task model reads bare text, exemplars are no turns of a conversation, as in `HFTaskModel` without `chat`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from benchmarks.peers.endpoint_limits import TASK_TOKENS
@@ -21,8 +22,12 @@ from prewrite.run.config import SearchConfig
 from prewrite.run.search import open_proposer, wordings_of
 from prewrite.scoring.evaluator import Evaluator
 from prewrite.scoring.prompt import TaskPrompt
+from prewrite.task_models.base import Capability
 from prewrite.task_models.registry import wrap_task_model
 from prewrite.types import RewriteExample
+
+if TYPE_CHECKING:
+    from prewrite.task_models.openai import OpenAITaskModel
 
 PARTS = {
     "exemplars": ("exemplars",),
@@ -52,11 +57,7 @@ def search(job: Job, *, ready: Callable[[], None] = lambda: None) -> Result:
     start = messages(initial)
     if job.variant == "initial":
         return Result(start, start, changed=False)
-    from prewrite.task_models.openai import OpenAITaskModel
-
-    backend = OpenAITaskModel(
-        "task", address=job.url, chat=True, max_new_tokens=TASK_TOKENS, concurrency=32, remember=False
-    )
+    backend = open_served(job)
     try:
         backend.load()
         ready()
@@ -67,11 +68,25 @@ def search(job: Job, *, ready: Callable[[], None] = lambda: None) -> Result:
     return Result(messages(found.prompt), start, changed=found.prompt != initial, notes=notes)
 
 
+def open_served(job: Job) -> OpenAITaskModel:
+    """The endpoint's task model; see the module docstring for its layouts."""
+    from prewrite.task_models.openai import OpenAITaskModel
+
+    class Served(OpenAITaskModel):
+        @property
+        def capabilities(self) -> frozenset[Capability]:
+            return super().capabilities - ({"turns"} if job.frame == "bare" else set())
+
+    return Served("task", address=job.url, chat=True, max_new_tokens=TASK_TOKENS, concurrency=32, remember=False)
+
+
 def search_likelihood(job: Job, test: list[RewriteExample]) -> Scored:
     """The same with the log-probabilities of labels, with label offsets, in this process."""
     from prewrite.task_models.hf import HFTaskModel
 
-    evaluator = Evaluator(wrap_task_model(HFTaskModel(chat=True), cache=None, budget=None), decoding="likelihood")
+    evaluator = Evaluator(
+        wrap_task_model(HFTaskModel(chat=job.frame == "chat"), cache=None, budget=None), decoding="likelihood"
+    )
     initial = TaskPrompt(job.instruction, decoding="likelihood")
     if job.variant == "initial-likelihood":
         scores = evaluator.score([initial], test)[0]

@@ -14,8 +14,12 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 60, 470, 40, 370
 OURS, THEIRS, START, INK, LINE = "#0a5fd0", "#c2410c", "#6e7781", "#1f2328", "#d0d7de"
 
 
-def draw(cells: Sequence[dict[str, Any]]) -> str:
-    """The picture as SVG; arms that read likelihoods are left out, and data sets that an arm lacks count for none."""
+def draw(cells: Sequence[dict[str, Any]], frame: str) -> str:
+    """The picture of one frame as SVG; arms that read likelihoods are left out.
+
+    A data set that an arm has not run counts for nothing there.
+    """
+    cells = [cell for cell in cells if cell["frame"] == frame]
     dots = []
     for arm in ARMS:
         for budget in sorted({cell["budget"] for cell in cells}):

@@ -32,13 +32,20 @@ OPRO_PER_STEP = 4
 
 
 class Reader(BasePredictor):
-    """Reads answers as every arm does; its own predictors look for the first label, or for a tag."""
+    """Reads answers as every arm does; its own predictors look for the first label, or for a tag.
+
+    Its examples say `Output:` before an answer, but nothing does after the last input; in bare text this adds it.
+    """
 
     def __init__(self, llm: APILLM, job: Job):
         super().__init__(llm)
         self.job = job
         labels = ", ".join(label.lower() for label in job.labels or ())
         self.extraction_description = f"The task is to classify the texts into one of those classes: {labels}."
+
+    def predict(self, prompts: Any, xs: list[str], system_prompts: Any = None) -> Any:
+        """Answers to inputs, and inputs with their answers."""
+        return super().predict(prompts, [x + cue_of(self.job) for x in xs], system_prompts)
 
     def _extract_preds(self, preds: list[str]) -> list[str]:
         return [self.job.read(pred, "", ("",))[0].lower() for pred in preds]
@@ -100,7 +107,9 @@ def search(job: Job) -> Result:
     )
     optimizer: Any
     if capo:
-        optimizer = CAPO(df_few_shots=shots, max_n_blocks_eval=BLOCKS, **shared)
+        # Bare text is no reasoning: the model would go on with the pattern of the prompt.
+        reasoned = job.frame == "chat"
+        optimizer = CAPO(df_few_shots=shots, max_n_blocks_eval=BLOCKS, create_fs_reasoning=reasoned, **shared)
     elif job.variant == "opro":
         optimizer = OPRO(num_instructions_per_step=OPRO_PER_STEP, **shared)
     else:
@@ -117,7 +126,7 @@ def search(job: Job) -> Result:
         "errors logged": len(errors.found),
     }
     crash = f"stopped by an error that it logged: {errors.found[-1]}" if any("⛔" in e for e in errors.found) else ""
-    return Result(messages(best), messages(start), changed=best != start, notes=notes, crash=crash)
+    return Result(messages(job, best), messages(job, start), changed=best != start, notes=notes, crash=crash)
 
 
 def llm(job: Job, role: str) -> APILLM:
@@ -136,9 +145,14 @@ def llm(job: Job, role: str) -> APILLM:
     )
 
 
-def messages(prompt: Prompt) -> Any:
+def cue_of(job: Job) -> str:
+    """What follows the input."""
+    return "\nOutput:" if job.frame == "bare" else ""
+
+
+def messages(job: Job, prompt: Prompt) -> Any:
     """What its predictor sends."""
-    text = f"{prompt.construct_prompt()}\n{MARK}"
+    text = f"{prompt.construct_prompt()}\n{MARK}{cue_of(job)}"
     return gapped([{"role": "system", "content": DEFAULT_SYS_PROMPT}, {"role": "user", "content": text}])
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.peers.run --data FOLDER_OF_DATA_SETS --output runs/peers.jsonl
 
-A cell is a data set, a seed, a budget of task calls and an arm; it is one line of the output. The seed draws train and
-dev rows from the data set's own, and is each tool's seed; test rows are the same for all. Finished cells are not run
-again. `--datasets sst2 --seeds 0 --budgets 1000 --arms capo` is one cell; `--table` only prints what is there, and
-`--plot FILE` draws accuracy against calls.
+A cell is a frame, a data set, a seed, a budget of task calls and an arm; it is one line of the output. The seed draws
+train and dev rows from the data set's own, and is each tool's seed; test rows are the same for all. Finished cells are
+not run again. `--datasets sst2 --seeds 0 --budgets 1000 --arms capo` is one cell; `--frame bare` sends the task model
+bare text; `--table` only prints what is there, and `--plot FILE` draws accuracy against calls in that frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.peers.arms import ARMS, ROOT, Arm, environments, megabytes, pyth
 from benchmarks.peers.endpoint import Endpoint
 from benchmarks.peers.endpoint_limits import TASK_TOKENS
 from benchmarks.peers.job import GappedMessage, Job, Result, filled, read_result, unchanged, write_job
-from benchmarks.peers.speaker import Speaker
+from benchmarks.peers.speaker import FRAMES, Speaker, rendered
 
 from prewrite.data import load_splits
 from prewrite.types import RewriteExample
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None, *, open_model: Callable[[], Speaker]
     parser.add_argument("--datasets", default=DATA)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--budgets", default="1000")
+    parser.add_argument("--frame", choices=FRAMES, default="chat", help="how the task model reads messages")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--train-rows", type=int, default=200)
     parser.add_argument("--dev-rows", type=int, default=100)
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None, *, open_model: Callable[[], Speaker]
     cells = table.read(given.output)
     print(table.write(cells))
     if given.plot is not None:
-        given.plot.write_text(plot.draw(cells), encoding="utf-8")
+        given.plot.write_text(plot.draw(cells, given.frame), encoding="utf-8")
 
 
 def open_embedded() -> Speaker:
@@ -93,26 +94,26 @@ def run_missing(given: argparse.Namespace, open_model: Callable[[], Speaker]) ->
         for seed in map(int, given.seeds.split(","))
         for name in given.datasets.split(",")
         for arm in given.arms.split(",")
-        if (name, seed, budget, arm) not in done
+        if (given.frame, name, seed, budget, arm) not in done
     ]
     if not wanted:
         return
     sizes = {name: megabytes(folder) for name, folder in environments().items()}
-    with Endpoint(open_model(), log=given.log).serve() as endpoint:
+    with Endpoint(open_model(), frame=given.frame, log=given.log).serve() as endpoint:
         for name, seed, budget, arm in wanted:
             python = python_of(ARMS[arm].environment)
             if not ARMS[arm].ours and not python.exists():
                 print(f"{arm} was not run: no {python}; make bench-peers-setup makes it", file=sys.stderr)
                 continue
             rows = drawn(given, name, seed)
-            cell = {"data": name, "seed": seed, "budget": budget, "arm": arm}
+            cell = {"frame": given.frame, "data": name, "seed": seed, "budget": budget, "arm": arm}
             cell |= run_cell(endpoint, ARMS[arm], rows, budget, seed, log=given.output.with_suffix(".log"))
             cell["megabytes"] = sizes.get(ARMS[arm].environment)
             with given.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(cell, ensure_ascii=False) + "\n")
             print(
-                f"{name} seed {seed} {budget} {arm}: {np.mean(cell['scores']):.3f}, {cell['calls']} calls, "
-                f"{cell['seconds']} s {cell['crash']}",
+                f"{given.frame} {name} seed {seed} {budget} {arm}: {np.mean(cell['scores']):.3f}, "
+                f"{cell['calls']} calls, {cell['seconds']} s {cell['crash']}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -122,7 +123,8 @@ def run_cell(endpoint: Endpoint, arm: Arm, rows: Rows, budget: int, seed: int, *
     """Search with one arm, then score what it found on the test rows."""
     first = rows.dev[0]
     train, dev = (tuple((row.input, row.targets) for row in part) for part in (rows.train, rows.dev))
-    job = Job(rows.instruction, first.choices, first.task, train, dev, endpoint.url, budget, seed, arm.variant)
+    where = endpoint.url, budget, seed, arm.variant, endpoint.frame
+    job = Job(rows.instruction, first.choices, first.task, train, dev, *where)
     endpoint.reset(limit=int(budget * LIMIT), seed=seed)
     started = time.perf_counter()
     if arm.likelihood:
@@ -195,7 +197,7 @@ def measured(
     model: Speaker, job: Job, messages: Sequence[GappedMessage], test: Sequence[RewriteExample]
 ) -> list[float]:
     """The score of a prompt on each test row, by the reading that every arm has. What is too long scores 0."""
-    prompts = [model.render(filled(messages, row.input)) for row in test]
+    prompts = [rendered(model, filled(messages, row.input), job.frame) for row in test]
     fitting = [at for at, length in enumerate(model.lengths(prompts)) if length + TASK_TOKENS <= model.context]
     answers = model.answers(
         [prompts[at] for at in fitting], limit=TASK_TOKENS, temperature=0.0, seeds=[0] * len(fitting)

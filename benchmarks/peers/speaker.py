@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 Messages = Sequence[dict[str, str]]
 """`{"role": ..., "content": ...}`, as clients send them."""
+Frame = Literal["chat", "bare"]
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+"""How the task model reads messages: in its chat template, or as bare text. The proposer always chats."""
 
 
 class Written(NamedTuple):
@@ -34,3 +37,10 @@ class Speaker(Protocol):
     ) -> list[Written]:
         """One answer of at most `limit` tokens per rendered prompt; `seeds` decide samples, 0 degrees is greedy."""
         ...
+
+
+def rendered(model: Speaker, messages: Messages, frame: Frame) -> str:
+    """Messages as the task model reads them; bare ones are joined by a blank line, without a word on who speaks."""
+    if frame == "chat":
+        return model.render(messages)
+    return "\n\n".join(message["content"] for message in messages)

@@ -16,6 +16,7 @@ from prewrite.choosing.stats import holm, mean_interval
 
 Floats = NDArray[np.float64]
 Cell = dict[str, Any]
+FRAME_NAMES = {"bare": "Bare text", "chat": "Chat template"}
 DRAWS = 10_000
 """Of the bootstrap."""
 
@@ -37,9 +38,9 @@ def read(path: Path) -> list[Cell]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def key_of(cell: Cell) -> tuple[str, int, int, str]:
+def key_of(cell: Cell) -> tuple[str, str, int, int, str]:
     """What names a cell."""
-    return cell["data"], cell["seed"], cell["budget"], cell["arm"]
+    return cell["frame"], cell["data"], cell["seed"], cell["budget"], cell["arm"]
 
 
 def difference(pairs: dict[str, list[Floats]], *, draws: int = DRAWS, seed: int = 0) -> Difference:
@@ -75,12 +76,17 @@ def pairs_of(cells: Iterable[Cell], one: str, other: str) -> dict[str, list[Floa
 
 
 def write(cells: Sequence[Cell]) -> str:
-    """All tables, one group for each budget."""
+    """All tables, one group for each frame and budget."""
     parts = []
-    for budget in sorted({cell["budget"] for cell in cells}):
-        here = [cell for cell in cells if cell["budget"] == budget]
+    for frame, budget in sorted({(cell["frame"], cell["budget"]) for cell in cells}):
+        here = [cell for cell in cells if (cell["frame"], cell["budget"]) == (frame, budget)]
         arms = [arm for arm in ARMS if any(cell["arm"] == arm for cell in here)]
-        parts += [f"### {budget:,} task calls", accuracies(here, arms), differences(here, arms), costs(here, arms)]
+        parts += [
+            f"### {FRAME_NAMES[frame]}, {budget:,} task calls",
+            accuracies(here, arms),
+            differences(here, arms),
+            costs(here, arms),
+        ]
         parts += [crashes(here)] if any(cell["crash"] for cell in here) else []
     parts += ["\n".join(f"- {name} was not run: {why}." for name, why in NOT_RUN.items())]
     return "\n\n".join(parts)

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.peers.chat_model import ChatModel
 from benchmarks.peers.endpoint import Endpoint, Refusal
 from benchmarks.peers.job import ask, counts
+from benchmarks.peers.speaker import rendered
 
 from peers.scripted import ScriptedSpeaker
 from prewrite.task_models.hf import HFTaskModel
@@ -99,6 +100,24 @@ def test_every_call_can_be_logged(tmp_path):
     assert json.loads(log.read_text()) == {"role": "task", "messages": ASKED, "answer": "negative", "tokens": [9, 1]}
 
 
+def test_bare_text_is_the_messages_joined_for_the_task_model_and_a_chat_for_the_proposer():
+    class Reader(ScriptedSpeaker):
+        def __init__(self):
+            super().__init__()
+            self.read = []
+
+        def answers(self, prompts, **settings):
+            self.read += prompts
+            return super().answers(prompts, **settings)
+
+    messages = [{"role": "system", "content": "Be brief."}, *ASKED]
+    with Endpoint(Reader(), frame="bare").serve() as endpoint:
+        for role in ("task", "proposer"):
+            ask(endpoint.url, role, messages, tokens=5, temperature=1.0)
+    text = ASKED[0]["content"]
+    assert endpoint.model.read == [f"Be brief.\n\n{text}", f"system: Be brief.\nuser: {text}"]
+
+
 @pytest.mark.slow
 def test_the_embedded_model_answers_as_our_own_task_model_does_in_its_chat_template():
     model, own = ChatModel("embedded"), HFTaskModel("embedded", chat=True, max_new_tokens=8)
@@ -110,6 +129,9 @@ def test_the_embedded_model_answers_as_our_own_task_model_does_in_its_chat_templ
     ):
         (written,) = model.answers([model.render(messages)], limit=8, temperature=0.0, seeds=[0])
         assert written.text == own.generate([prompt])[0]
+    (bare,) = model.answers([rendered(model, messages, "bare")], limit=8, temperature=0.0, seeds=[0])
+    alone = "\n\n".join(turn.text for turn in turns.turns)
+    assert bare.text == HFTaskModel("embedded", max_new_tokens=8).generate([alone])[0]
     system = [{"role": "system", "content": "Speak French."}, {"role": "user", "content": question}]
     assert "Speak French." in model.render(system)
     prompt = model.render(system)

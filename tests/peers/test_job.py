@@ -27,6 +27,7 @@ JOB = Job(
     100,
     3,
     "capo",
+    "bare",
 )
 
 

@@ -50,10 +50,22 @@ def test_it_goes_on_where_it_stopped_and_counts_what_a_search_asked(data, tmp_pa
     assert sum(initial["scores"]) == 0 and initial["calls"] == 0 and not initial["changed"]
     assert sum(found["scores"]) == 16 and found["changed"] and sum(found["start_scores"]) == 0
     assert 0 < found["calls"] <= 120 and found["calls"] == found["asked"]["task"]["calls"]
-    assert "| prewrite, exemplars only | 1.000 (" in printed and "### 120 task calls" in printed
+    assert "| prewrite, exemplars only | 1.000 (" in printed and "### Chat template, 120 task calls" in printed
     picture = tmp_path / "plot.svg"
     run.main(command(data, output, "capo", "--table", "--plot", str(picture)))
     assert capsys.readouterr().out == printed and picture.read_text().startswith("<svg")
+
+
+def test_another_frame_is_another_cell_and_sends_the_text_of_the_messages_alone(data, tmp_path, capsys):
+    output, log = tmp_path / "cells.jsonl", tmp_path / "calls.jsonl"
+    for frame in ("chat", "bare"):
+        run.main(command(data, output, "exemplars", "--frame", frame, "--log", str(log)), open_model=ScriptedSpeaker)
+    cells = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [cell["frame"] for cell in cells] == ["chat", "bare"]
+    # Without a word on who speaks there are no turns, and the answers are those of the text alone.
+    assert all(len(cell["messages"]) == 1 for cell in cells[1:]) and sum(cells[1]["scores"]) == 16
+    assert cells[1]["calls"] == cells[1]["asked"]["task"]["calls"] <= 120
+    assert "### Bare text, 120 task calls" in capsys.readouterr().out
 
 
 def test_rows_are_drawn_by_the_seed_without_repeats_and_test_rows_stay(data, tmp_path):

@@ -10,6 +10,7 @@ from benchmarks.peers import plot, table
 def cell(arm, scores, *, data="a", seed=0, **more):
     told = {"calls": 90, "prompt_tokens": 900, "completion_tokens": 100, "refused": 0}
     return {
+        "frame": "chat",
         "data": data,
         "seed": seed,
         "budget": 100,
@@ -58,6 +59,18 @@ def test_rows_of_a_set_are_drawn_once_for_all_its_seeds():
     assert five.high - five.low == pytest.approx(one.high - one.low, abs=0.02)
 
 
+def test_frames_and_budgets_stand_apart():
+    cells = [
+        cell("initial", [0.0], frame=frame, budget=budget) for frame in ("chat", "bare") for budget in (1000, 400)
+    ]
+    titles = [line for line in table.write(cells).splitlines() if line.startswith("###")]
+    assert titles == [
+        f"### {frame}, {calls} task calls" for frame in ("Bare text", "Chat template") for calls in ("400", "1,000")
+    ]
+    assert len({table.key_of(one) for one in cells}) == 4
+    assert plot.draw(cells, "bare").count("<circle") == 2
+
+
 def test_only_cells_that_both_arms_have_are_compared():
     cells = [cell("search-worded", [1.0], seed=seed) for seed in (0, 1)] + [cell("gepa", [0.0], seed=1)]
     assert table.pairs_of(cells, "search-worded", "gepa")["a"][0].tolist() == [1.0]
@@ -79,7 +92,7 @@ def test_an_arm_that_lacks_a_data_set_has_no_mean():
 
 def test_the_picture_has_a_dot_for_each_arm_that_reads_text():
     cells = [cell("initial", [1.0, 0.0]), cell("gepa", [1.0, 1.0]), cell("search-likelihood", [1.0, 1.0])]
-    drawn = plot.draw(cells)
+    drawn = plot.draw(cells, "chat")
     assert drawn.count("<circle") == 2 and "1. gepa, 1.000" in drawn and "likelihood" not in drawn
 
 
