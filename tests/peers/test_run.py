@@ -6,6 +6,7 @@ import pytest
 from benchmarks.peers import run
 from benchmarks.peers.arms import ARMS, environments, python_of
 from benchmarks.peers.endpoint import Endpoint
+from benchmarks.peers.speaker import FRAMES
 
 from peers.scripted import ScriptedSpeaker
 from prewrite.scoring.evaluator import Evaluator
@@ -111,8 +112,9 @@ def test_every_peer_has_its_requirements():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.ours])
-def test_a_peer_takes_a_job_and_gives_a_prompt(name, data, tmp_path):
+def test_a_peer_takes_a_job_and_gives_a_prompt(name, frame, data, tmp_path):
     arm = ARMS[name]
     if not python_of(arm.environment).exists():
         pytest.skip(f"needs {python_of(arm.environment)}; make bench-peers-setup makes it")
@@ -122,8 +124,9 @@ def test_a_peer_takes_a_job_and_gives_a_prompt(name, data, tmp_path):
 
     Given.data = data
     rows, log = run.drawn(Given, "moods", 0), tmp_path / "log.txt"
-    with Endpoint(ScriptedSpeaker()).serve() as endpoint:
+    with Endpoint(ScriptedSpeaker(), frame=frame).serve() as endpoint:
         cell = run.run_cell(endpoint, arm, rows, 200, 0, log=log)
     assert cell["crash"] == "", log.read_text()[-3000:]
     assert 16 <= cell["calls"] <= 250 and len(cell["scores"]) == 4
     assert any(len(message["texts"]) > 1 for message in cell["messages"])
+    assert frame == "chat" or cell["messages"][-1]["texts"][-1].endswith(("Output:", "[[ ## answer ## ]]"))
