@@ -59,13 +59,16 @@ def test_it_goes_on_where_it_stopped_and_counts_what_a_search_asked(data, tmp_pa
 
 def test_another_frame_is_another_cell_and_sends_the_text_of_the_messages_alone(data, tmp_path, capsys):
     output, log = tmp_path / "cells.jsonl", tmp_path / "calls.jsonl"
-    for frame in ("chat", "bare"):
-        run.main(command(data, output, "exemplars", "--frame", frame, "--log", str(log)), open_model=ScriptedSpeaker)
+    for frame, arms in (("chat", "initial"), ("bare", "initial,exemplars")):
+        run.main(command(data, output, arms, "--frame", frame, "--log", str(log)), open_model=ScriptedSpeaker)
     cells = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [cell["frame"] for cell in cells] == ["chat", "bare"]
-    # Without a word on who speaks there are no turns, and the answers are those of the text alone.
-    assert all(len(cell["messages"]) == 1 for cell in cells[1:]) and sum(cells[1]["scores"]) == 16
-    assert cells[1]["calls"] == cells[1]["asked"]["task"]["calls"] <= 120
+    assert [(cell["frame"], cell["arm"]) for cell in cells] == [
+        ("chat", "initial"), ("bare", "initial"), ("bare", "exemplars")
+    ]  # fmt: skip
+    # Without a word on who speaks there are no turns: all that is asked is one message.
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(asked) >= cells[2]["calls"] > 0 and {len(call["messages"]) for call in asked} == {1}
+    assert sum(cells[2]["scores"]) == 16
     assert "### Bare text, 120 task calls" in capsys.readouterr().out
 
 
