@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dspy
 from benchmarks.peers.dspy_program import THREADS, configure, examples, messages_of, program_of, score_of
+from benchmarks.peers.endpoint_limits import PROPOSER_TEMPERATURE
 from benchmarks.peers.job import Job, Result, run_program
 
 CANDIDATES = 6
@@ -38,6 +39,7 @@ def search(job: Job) -> Result:
         task_model=task,
         auto=None,
         num_candidates=CANDIDATES,
+        init_temperature=PROPOSER_TEMPERATURE,
         max_bootstrapped_demos=shots,
         max_labeled_demos=shots,
         num_threads=THREADS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dspy
-from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
+from benchmarks.peers.endpoint_limits import PROPOSER_TEMPERATURE, PROPOSER_TOKENS, TASK_TOKENS
 from benchmarks.peers.job import MARK, GappedMessage, Job, gapped
 from benchmarks.peers.speaker import Frame
 from dspy.utils.exceptions import AdapterParseError
@@ -46,7 +46,7 @@ def configure(job: Job) -> tuple[dspy.LM, dspy.LM]:
     """The task model and the proposer, without DSPy's cache, which would hide calls from the endpoint."""
     shared: dict[str, Any] = dict(api_base=job.url, api_key="none", cache=False, num_retries=0)
     task = dspy.LM("openai/task", temperature=0.0, max_tokens=TASK_TOKENS, **shared)
-    proposer = dspy.LM("openai/proposer", temperature=1.0, max_tokens=PROPOSER_TOKENS, **shared)
+    proposer = dspy.LM("openai/proposer", temperature=PROPOSER_TEMPERATURE, max_tokens=PROPOSER_TOKENS, **shared)
     dspy.configure(lm=task, adapter=PlainAdapter(job.frame), num_threads=THREADS, max_errors=10**6)
     return task, proposer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import gepa
-from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
+from benchmarks.peers.endpoint_limits import PROPOSER_TEMPERATURE, PROPOSER_TOKENS, TASK_TOKENS
 from benchmarks.peers.job import MARK, Job, Result, ask, cued, gapped, run_program
 from gepa.adapters.default_adapter.default_adapter import DefaultAdapter, EvaluationResult
 
@@ -32,7 +32,7 @@ def search(job: Job) -> Result:
 
     def reflect(prompt: Any) -> str:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return ask(job.url, "proposer", messages, tokens=PROPOSER_TOKENS, temperature=1.0)
+        return ask(job.url, "proposer", messages, tokens=PROPOSER_TOKENS, temperature=PROPOSER_TEMPERATURE)
 
     sent = dict(api_base=job.url, api_key="none", max_tokens=TASK_TOKENS, temperature=0.0)
     found = gepa.optimize(

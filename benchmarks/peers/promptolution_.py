@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from benchmarks.peers.endpoint_limits import PROPOSER_TOKENS, TASK_TOKENS
+from benchmarks.peers.endpoint_limits import PROPOSER_TEMPERATURE, PROPOSER_TOKENS, TASK_TOKENS
 from benchmarks.peers.job import MARK, Job, Result, counts, gapped, run_program
 from promptolution.llms.api_llm import APILLM
 from promptolution.optimizers.capo import CAPO
@@ -131,7 +131,7 @@ def search(job: Job) -> Result:
 
 def llm(job: Job, role: str) -> APILLM:
     """Its client for one role of the endpoint, without retries: what is refused stays refused."""
-    limit, temperature = (TASK_TOKENS, 0.0) if role == "task" else (PROPOSER_TOKENS, 1.0)
+    limit, temperature = (TASK_TOKENS, 0.0) if role == "task" else (PROPOSER_TOKENS, PROPOSER_TEMPERATURE)
     return APILLM(
         api_url=job.url,
         model_id=role,
