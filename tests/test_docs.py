@@ -92,7 +92,8 @@ def test_a_recipe_of_the_paper_has_its_initial_prompt_whatever_the_rows_say_its_
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = ROOT / "recipes" / "paper" / f"{name}.yaml"
     config = build_config(TrainConfig, Namespace(config=str(recipe)), dataset=[str(data)])
-    assert {row.instruction for row in open_splits(config).train} == {config.instruction} != {"Say it."}
+    (splits,) = open_splits(config)
+    assert {row.instruction for row in splits.train} == {config.instruction} != {"Say it."}
     assert config.task_template == TASK_TEMPLATES[name] and config.meta_family == "generic"
     assert config.wording_alone and config.algorithm == "ppo" and config.temperature == 1.0
     assert (config.strategy, config.num_candidates, config.race) == ("S", 10, False)
