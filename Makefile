@@ -64,7 +64,7 @@ dist: $(DIST)/.ready
 
 bench-peers: $(VENV)/.dev bench-peers-setup
 	mkdir -p runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers.run --data $(DATA) --output runs/peers.jsonl --plot runs/peers.svg
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers.run --frame bare --data $(DATA) --output runs/peers.jsonl --plot runs/peers.svg
 
 bench-peers-setup: $(patsubst benchmarks/peers/requirements/%.txt,$(PEERS)/%/.ready,$(wildcard benchmarks/peers/requirements/*.txt))
 

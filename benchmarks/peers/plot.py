@@ -17,22 +17,19 @@ OURS, THEIRS, START, INK, LINE = "#0a5fd0", "#c2410c", "#6e7781", "#1f2328", "#d
 def draw(cells: Sequence[dict[str, Any]], frame: str) -> str:
     """The picture of one frame as SVG; arms that read likelihoods are left out.
 
-    A data set that an arm has not run counts for nothing there.
+    A dot is the mean over the data sets and seeds that every arm has run with that budget.
     """
-    cells = [cell for cell in cells if cell["frame"] == frame]
     dots = []
-    for arm in ARMS:
-        for budget in sorted({cell["budget"] for cell in cells}):
-            mine = [cell for cell in cells if (cell["arm"], cell["budget"]) == (arm, budget)]
-            if mine and not ARMS[arm].likelihood:
-                dots.append(
-                    (
-                        arm,
-                        float(np.mean([cell["calls"] for cell in mine])),
-                        float(np.mean([np.mean(cell["scores"]) for cell in mine])),
-                        budget,
-                    )
-                )
+    shown = [cell for cell in cells if cell["frame"] == frame and not ARMS[cell["arm"]].likelihood]
+    for budget in sorted({cell["budget"] for cell in shown}):
+        here = [cell for cell in shown if cell["budget"] == budget]
+        run = {arm: {_drawn(cell) for cell in here if cell["arm"] == arm} for arm in ARMS}
+        common = set.intersection(*filter(None, run.values()))
+        for arm in ARMS:
+            mine = [cell for cell in here if cell["arm"] == arm and _drawn(cell) in common]
+            if mine:
+                calls = float(np.mean([cell["calls"] for cell in mine]))
+                dots.append((arm, calls, float(np.mean([np.mean(cell["scores"]) for cell in mine])), budget))
     most = max((dot[1] for dot in dots), default=0.0) * 1.05 or 1.0
     low = np.floor(min((dot[2] for dot in dots), default=0.0) * 20) / 20
     high = np.ceil(max((dot[2] for dot in dots), default=1.0) * 20) / 20
@@ -68,3 +65,8 @@ def draw(cells: Sequence[dict[str, Any]], frame: str) -> str:
         parts.append(f'<text x="{x + 7:.1f}" y="{y - 5:.1f}" font-size="10" fill="{colour}">{number}</text>')
         parts.append(f'<text x="{RIGHT + 20}" y="{TOP + 18 * number}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _drawn(cell: dict[str, Any]) -> tuple[str, int]:
+    """Which rows the cell had."""
+    return cell["data"], cell["seed"]

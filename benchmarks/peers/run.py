@@ -33,7 +33,7 @@ from benchmarks.peers.speaker import FRAMES, Speaker, rendered
 from prewrite.data import load_splits
 from prewrite.types import RewriteExample
 
-DATA = "sst2,subj,demo,agnews,ii_sentiment"
+DATA = "sst2,subj,demo,mr,agnews,sst5,ii_sentiment"
 LIMIT = 1.25
 """Times the budget: task calls beyond that are refused, so that a tool that does not count comes to an end."""
 HOURS = 1.0

@@ -96,6 +96,14 @@ def test_the_picture_has_a_dot_for_each_arm_that_reads_text():
     assert drawn.count("<circle") == 2 and "1. gepa, 1.000" in drawn and "likelihood" not in drawn
 
 
+def test_a_dot_of_the_picture_counts_only_what_every_arm_has_run():
+    cells = [cell("initial", [0.0], data=name) for name in "ab"]
+    cells += [cell("gepa", [1.0], data="a"), cell("initial", [1.0], frame="bare")]
+    assert "1. gepa, 1.000" in (drawn := plot.draw(cells, "chat")) and "2. initial prompt, 0.000" in drawn
+    cells[0]["scores"] = [0.5]  # of the set that both have
+    assert "2. initial prompt, 0.500" in plot.draw(cells, "chat")
+
+
 def test_the_page_shows_what_the_raw_rows_say():
     root = Path(__file__).resolve().parents[2]
     written = table.write(table.read(root / "benchmarks" / "peers" / "results.jsonl"))
