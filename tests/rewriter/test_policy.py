@@ -292,8 +292,15 @@ def ending_policy():
     return policy
 
 
-def test_rows_that_end_early_change_no_other_row(engine, monkeypatch):
-    prompts = pad_prompts(PROMPTS, ROWS * 4, PAD, "cpu")
+@pytest.fixture(params=["one prompt", "two prompts"])
+def shared_prompts(request):
+    """24 rows that go on from one prompt, whose keys and values they share, or from two, which are copied."""
+    one = request.param == "one prompt"
+    return pad_prompts(PROMPTS[:1] if one else PROMPTS, [0] * 24 if one else ROWS * 4, PAD, "cpu")
+
+
+def test_rows_that_end_early_change_no_other_row(engine, shared_prompts, monkeypatch):
+    prompts = shared_prompts
     policy, results = ending_policy(), []
     for shrink in (1.0, 0.0):  # rows leave at once; rows never leave
         monkeypatch.setattr(sampling, "SHRINK", shrink)
@@ -327,9 +334,8 @@ def test_each_declared_end_ends_a_completion(engine):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_sampling_scores_its_tokens_as_the_forward_pass_does(temperature):
-    policy = ending_policy()
-    prompts = pad_prompts(PROMPTS, ROWS * 4, PAD, "cpu")
+def test_sampling_scores_its_tokens_as_the_forward_pass_does(shared_prompts, temperature):
+    policy, prompts = ending_policy(), shared_prompts
     generator = torch.Generator().manual_seed(4)
     completions, stats = policy.sample_scored(prompts, temperature=temperature, generator=generator, **settings())
     with torch.no_grad():

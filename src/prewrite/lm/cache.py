@@ -37,7 +37,7 @@ class Cache:
         ]
 
         def own(block: torch.Tensor) -> torch.Tensor:
-            return block.new_empty(sum(counts), block.shape[1], room, block.shape[3])
+            return _heads_first(block, sum(counts), room)
 
         return Cache([own(block) for block in self.keys], [own(block) for block in self.values], 0, stems)
 
@@ -49,8 +49,7 @@ class Cache:
         length = self.length
 
         def copy(block: torch.Tensor) -> torch.Tensor:
-            _, heads, _, size = block.shape
-            new = block.new_empty(len(rows), heads, length + room, size)
+            new = _heads_first(block, len(rows), length + room)
             new[:, :, :length] = block[rows, :, :length]
             return new
 
@@ -78,3 +77,12 @@ class Cache:
         for stem in self.stems:
             yield slice(start, start + stem.rows), stem.keys[layer], stem.values[layer]
             start += stem.rows
+
+
+def _heads_first(block: torch.Tensor, rows: int, capacity: int) -> torch.Tensor:
+    """An empty (rows, key heads, capacity, head size) for more of what `block` holds; in memory the heads come first.
+
+    Attention multiplies the queries of all rows by a stem's keys head by head, and wants their own keys in that order.
+    """
+    _, heads, _, size = block.shape
+    return block.new_empty(heads, rows, capacity, size).transpose(0, 1)

@@ -21,9 +21,7 @@ from torch import nn
 from prewrite.lm.attention import Heads, Norms, angles, rms_norm
 from prewrite.lm.linear import Projection, projections
 from prewrite.lm.packing import Completions, PackedLayout, Prompts
-from prewrite.lm.trunk import runs_fast
-
-SOFTMAX_ROWS = 8  # tokens whose softmax over the vocabulary is computed at once: 8 x 49,152 x 4 bytes = 1.6 MB
+from prewrite.lm.trunk import SOFTMAX_ROWS, runs_fast
 
 
 def computes(model: nn.Module) -> bool:

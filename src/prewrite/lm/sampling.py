@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prewrite.lm.packing import Prompts
-from prewrite.lm.trunk import Cache, Trunk, open_trunk
+from prewrite.lm.trunk import SOFTMAX_ROWS, Cache, Trunk, open_trunk
 
 SHRINK = 0.75  # rows that have ended leave the batch when no more than this share is still running
 
@@ -41,7 +41,7 @@ def write(
     """Token ids (B, max_new_tokens), padded at the right, and where tokens were written; a row's end counts too.
 
     Rows that have ended are taken out of the batch a few at a time, since they cost as much as running ones.
-    `choose(step, rows, running, logits)` gives the next token of each of `rows`, those still in the batch; only tokens
+    `choose(step, rows, running, logits)`, with logits in the model's dtype, gives the next token of each of `rows`, those still in the batch; only tokens
     of `running` ones are kept. `observe(step, rows, states)` is shown the state before each token, and each row's
     state after its end.
     """
@@ -57,7 +57,7 @@ def write(
             observe(step, rows, state)
         if not bool(running.any()):
             break
-        token = choose(step, rows, running, trunk.lm_head(state).float())
+        token = choose(step, rows, running, trunk.lm_head(state))
         tokens[rows[running], step], written[rows[running], step] = token[running], True
         still = running & ~torch.isin(token, ends)
         stays = still if observe is None else running  # one that is observed stays for a step after its end
@@ -114,7 +114,10 @@ def sample(
     cache = trunk.new_cache(*ids.shape)
     padded = not bool(mask.all())
     state = trunk(ids, positions_of(mask), cache, mask if padded else None, keep=1)[rows, -1]
-    cache = cache.select(rows, room=max_new_tokens)
+    if len(ids) == 1 and not padded:  # all rows go on from the one prompt, whose keys and values stay where they are
+        cache = cache.branch([ids.shape[1]], [count], room=max_new_tokens)
+    else:
+        cache = cache.select(rows, room=max_new_tokens)
     start = Start(state, cache, mask.sum(1)[rows], mask[rows] if padded else None)
     logprobs, entropy, values = torch.zeros((3, count, max_new_tokens), device=device)
 
@@ -155,22 +158,30 @@ class Picked(NamedTuple):
 def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> Picked:
     """Sample from logits (B, V) by uniform numbers (B, 1) in [0, 1); `temperature` 0 takes the highest.
 
-    Inverting the distribution function needs one random number a row; torch.multinomial draws one a token.
+    In fp32, on a CPU a few rows at a time, so that they stay in its cache.
     """
+    size = SOFTMAX_ROWS if logits.device.type == "cpu" else len(logits)
+    few = (rows.split(size) for rows in (logits, uniform))
+    parts = [_pick(some.float(), temperature, numbers) for some, numbers in zip(*few, strict=True)]
+    return Picked(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> Picked:
+    """Inverting the distribution function needs one random number a row; torch.multinomial draws one a token."""
     if temperature not in (0, 1):
         logits = logits / temperature
-    top = logits.amax(-1, keepdim=True)
-    weights = (logits - top).exp_()
+    shifted = logits - logits.amax(-1, keepdim=True)
+    weights = shifted.exp()
     total = weights.sum(-1, keepdim=True)
-    entropy = (total.log() + top - (weights * logits).sum(-1, keepdim=True) / total).squeeze(1)
+    norm = total.log()
+    entropy = (norm - torch.linalg.vecdot(weights, shifted)[:, None] / total).squeeze(1)
     if temperature == 0:
         token = logits.argmax(-1)
     else:
-        cumulative = weights.cumsum(-1)
+        cumulative = torch.cumsum(weights, -1, out=weights)
         token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
         token = token.clamp(max=logits.shape[-1] - 1)
-    logprob = (logits.gather(1, token[:, None]) - top - total.log()).squeeze(1)
-    return Picked(token, logprob, entropy)
+    return Picked(token, (shifted.gather(1, token[:, None]) - norm).squeeze(1), entropy)
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:

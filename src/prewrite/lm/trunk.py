@@ -16,6 +16,8 @@ from transformers import DynamicCache
 from prewrite.lm import llama
 from prewrite.lm.cache import Cache as OwnCache
 
+SOFTMAX_ROWS = 8  # tokens whose softmax over the vocabulary a CPU computes at once: 8 x 49,152 x 4 bytes = 1.6 MB
+
 # Names of the setting that says how many tokens back some layers attend to.
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
