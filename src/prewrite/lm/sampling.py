@@ -41,9 +41,9 @@ def write(
     """Token ids (B, max_new_tokens), padded at the right, and where tokens were written; a row's end counts too.
 
     Rows that have ended are taken out of the batch a few at a time, since they cost as much as running ones.
-    `choose(step, rows, running, logits)`, with logits in the model's dtype, gives the next token of each of `rows`, those still in the batch; only tokens
-    of `running` ones are kept. `observe(step, rows, states)` is shown the state before each token, and each row's
-    state after its end.
+    `choose(step, rows, running, logits)`, with logits in the model's dtype, gives the next token of each of `rows`,
+    those still in the batch; only tokens of `running` ones are kept. `observe(step, rows, states)` is shown the state
+    before each token, and each row's state after its end.
     """
     state, cache, positions, seen = start
     count, device = len(state), state.device
