@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 from itertools import cycle
 
@@ -71,6 +72,33 @@ def test_a_full_disk_is_one_message_leaves_the_checkpoint_before_and_the_run_goe
     assert left_behind(tmp_path / "run") == []
     for name in ("rollouts.jsonl", "items.jsonl", "rewriter/adapter/adapter_model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted, which takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_real_disk_that_fills_up_costs_one_update_and_leaves_no_half_file(
+    toy, small_disk, tmp_path, monkeypatch, capsys
+):
+    filler = small_disk / "filler"
+    at_update(monkeypatch, 2, lambda: filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - FULL)))
+    assert main(flags(toy, small_disk / "run", "ppo")) == 2
+    monkeypatch.undo()
+    assert "No space left on device" in told_once(capsys)
+    run = RunFolder(small_disk / "run")
+    assert list(run.checkpoints_by_step()) == [1] and damage_of(run.checkpoint(1)) is None
+    filler.unlink()
+    assert main(flags(toy, small_disk / "run", "ppo", "--resume")) == 0
+    assert left_behind(small_disk / "run") == [] and RunFolder.read_json(run.result)["test"]["n"] == 8
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "rollouts.jsonl"])
