@@ -146,6 +146,14 @@ def test_label_scores_are_those_of_one_prompt_at_a_time(folder, engine, settings
     assert np.abs(found - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize(("most", "passes"), [(2048, [(1, 4)]), (3, [(1, 1), (1, 3)])])
+def test_what_follows_the_first_tokens_of_labels_is_read_side_by_side(folder, most, passes):
+    task_model = HFTaskModel(folder, dtype="float32", tokens_per_batch=most)
+    task_model.trunk = Watched(task_model.trunk)
+    task_model.label_logprobs(PROMPTS[-1:], LABELS)
+    assert task_model.trunk.read == [(1, 2), *passes]
+
+
 @pytest.mark.skipif(not has_bf16(), reason="this CPU does not multiply bf16")
 @pytest.mark.parametrize("most_scores", [attention.MOST_SCORES, 0], ids=["attention by its parts", "fused attention"])
 def test_bf16_scores_are_nearly_those_of_fp32(folder, tmp_path, engine, monkeypatch, most_scores):

@@ -17,6 +17,8 @@ from prewrite.types import RewriteExample
 
 MOST_MEASURED = 1000
 """Rows whose tokens are counted where a prompt may have only so many: enough to draw from, and soon counted."""
+MOST_SHOWN = 16
+"""Exemplars of the largest set."""
 LONGEST_SHARE = 0.1
 """Of the training rows, the longest ones that are not shown: each input of a run would pay for them."""
 
@@ -24,11 +26,15 @@ LONGEST_SHARE = 0.1
 def set_sizes(labels: int) -> list[int]:
     """How many exemplars a set may have, by the number of labels (0 for open answers): each label once or twice.
 
-    >>> set_sizes(2), set_sizes(4), set_sizes(7), set_sizes(0)
-    ([2, 4, 8], [4, 8], [7], [2, 4, 8])
+    Of many labels a set shows some: 77 exemplars were no better than 16 and took three times as long (docs/log.md).
+
+    >>> set_sizes(2), set_sizes(4), set_sizes(7), set_sizes(77), set_sizes(0)
+    ([2, 4, 8], [4, 8], [7], [8, 16], [2, 4, 8])
     """
     if labels <= 2:
         return [2, 4, 8]
+    if labels > MOST_SHOWN:
+        return [MOST_SHOWN // 2, MOST_SHOWN]
     return [labels, 2 * labels] if labels <= 5 else [labels]
 
 

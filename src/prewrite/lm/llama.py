@@ -77,6 +77,7 @@ class Llama:
 
     window = math.inf  # every token attends to all tokens before it
     stems = sys.maxsize
+    branches = True
 
     def __init__(self, model: nn.Module, *, rows: int | None = None, owned: bool = False):
         config = model.config
@@ -119,15 +120,20 @@ class Llama:
 
         ids, positions (B, T). `mask` (B, S) is True at the cached and new tokens of a row's own that may be looked at;
         None: all. Tokens of a stem are seen by all its rows. New tokens that may not be looked at are padding: they
-        cost no products, and their states mean nothing.
+        cost no products, and their states mean nothing. A mask (B, T, S) says it of each new token apart, none of
+        which is padding.
         """
         count, width = ids.shape
         keep = width if keep is None else keep
-        allowed = None if mask is None and width == 1 else causal(width, cache.length)[None]
-        if mask is not None:
-            allowed = allowed & mask.bool()[:, None]
+        real = ids.new_ones(ids.shape, dtype=torch.bool)
+        if mask is not None and mask.dim() == 3:
+            allowed = mask
+        else:
+            allowed = None if mask is None and width == 1 else causal(width, cache.length)[None]
+            if mask is not None:
+                allowed, real = allowed & mask.bool()[:, None], mask[:, -width:].bool()
         bias = None if allowed is None else self.heads.bias_of(allowed, self.dtype)
-        padding = Padding(ids.new_ones(ids.shape, dtype=torch.bool) if mask is None else mask[:, -width:].bool())
+        padding = Padding(real)
         cos, sin = angles(self.rotary, self.embedding, padding.pack(positions)[None])
         x = self.embedding[padding.pack(ids)].float()  # (N, D), real tokens only
         last = len(self.layers) - 1

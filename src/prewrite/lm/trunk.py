@@ -61,6 +61,8 @@ class Trunk(Protocol):
     """How many tokens back every layer looks at least."""
     stems: int
     """How many different beginnings the rows of a batch may share at most."""
+    branches: bool
+    """Whether a mask may be (B, T, S), so that new tokens of a row are several texts that go on from the same ones."""
 
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for `rows` rows of up to `capacity` tokens."""
@@ -88,6 +90,7 @@ class Transformers:
     """Any transformers causal language model, on its device and in its dtype."""
 
     stems = 1
+    branches = False
 
     def __init__(self, model: nn.Module):
         self.model = model

@@ -29,6 +29,8 @@ from prewrite.types import Prompt
 
 WORTH = 64
 """Tokens that sharing a beginning has to save: reading it apart costs about as much."""
+VOCABULARY_ROWS = 64
+"""States whose log-probabilities over the vocabulary are held at once: 64 x 49,152 x 4 bytes = 13 MB."""
 
 
 class Prefilled(NamedTuple):
@@ -92,15 +94,16 @@ class HFTaskModel(InProcessTaskModel):
         """Natural-log probability of each label, summed over its tokens; (len(prompts), len(labels))."""
         label_ids = [self.answer_ids(label) for label in labels]
         longest = max(map(len, label_ids))
+        longer = [column for column, ids in enumerate(label_ids) if len(ids) > 1]
+        room = sum(len(label_ids[column]) - 1 for column in longer) if self.trunk.branches else longest - 1
         token_ids = self.fitting_ids(prompts, [longest] * len(prompts))
         scores = np.empty((len(prompts), len(labels)))
-        for batch in self._prefilled(token_ids, room=longest - 1):
+        for batch in self._prefilled(token_ids, room=room):
             logprobs = self._next_logprobs(batch.hidden[:, -1])  # (B, V)
-            for column, ids in enumerate(label_ids):
-                total = logprobs[:, ids[0]].double()
-                if len(ids) > 1:
-                    total = total + self._continue(batch, ids)
-                scores[batch.rows, column] = total.cpu().numpy()
+            total = logprobs[:, [ids[0] for ids in label_ids]].double()
+            for columns in self._together(longer, label_ids, rows=len(batch.rows)):
+                total[:, columns] += self._continue(batch, [label_ids[column] for column in columns])
+            scores[batch.rows] = total.cpu().numpy()
         return scores
 
     @torch.inference_mode()
@@ -188,18 +191,48 @@ class HFTaskModel(InProcessTaskModel):
         self.trunk(ids, columns, cache, mask, keep=0)
         return cache
 
-    def _continue(self, batch: Prefilled, ids: list[int]) -> torch.Tensor:
-        """Log-probability of a label's tokens after its first, given the cached prompts; (B,). The cache stays."""
-        rows, tail = len(batch.rows), ids[:-1]
+    def _together(self, columns: Sequence[int], label_ids: Sequence[list[int]], *, rows: int) -> Iterator[list[int]]:
+        """The labels whose tokens after the first go through the model in one pass, group by group."""
+        group: list[int] = []
+        tokens = 0
+        for column in columns:
+            more = rows * (len(label_ids[column]) - 1)
+            if group and (not self.trunk.branches or tokens + more > self.tokens_per_batch):
+                yield group
+                group, tokens = [], 0
+            group.append(column)
+            tokens += more
+        if group:
+            yield group
+
+    def _continue(self, batch: Prefilled, labels: Sequence[list[int]]) -> torch.Tensor:
+        """Log-probability of each label's tokens after its first, given the cached prompts; (B, labels).
+
+        The labels stand side by side, and none sees another. The cache stays.
+        """
+        rows, tails = len(batch.rows), [ids[:-1] for ids in labels]
+        tokens = torch.tensor(list(chain.from_iterable(tails)), device=self.device).expand(rows, -1)
+        own = torch.block_diag(*(tokens.new_ones(len(tail), len(tail)).tril() for tail in tails)).bool()
+        if len(labels) == 1:
+            mask = torch.cat([batch.mask, batch.mask.new_ones(tokens.shape)], dim=1)
+        else:
+            seen = batch.mask[:, None].expand(-1, len(own), -1)
+            mask = torch.cat([seen, own.expand(rows, -1, -1)], dim=2)
+        steps = torch.cat([torch.arange(len(tail), device=self.device) for tail in tails])
         before = batch.cache.length
-        tokens = torch.tensor(tail, device=self.device).expand(rows, -1)
-        mask = torch.cat([batch.mask, batch.mask.new_ones(rows, len(tail))], dim=1)
-        positions = batch.positions[:, None] + torch.arange(len(tail), device=self.device)
-        hidden = self.trunk(tokens, positions, batch.cache, mask)
+        hidden = self.trunk(tokens, batch.positions[:, None] + steps, batch.cache, mask)
         batch.cache.crop(before)
-        following = torch.tensor(ids[1:], device=self.device).expand(rows, -1)
-        logprobs = self._next_logprobs(hidden)
-        return logprobs.gather(2, following[..., None]).squeeze(2).double().sum(1)
+        following = torch.tensor([token for ids in labels for token in ids[1:]], device=self.device)
+        chosen = self._logprobs_of(hidden.flatten(0, 1), following.repeat(rows)).view(rows, -1)
+        return torch.stack([part.sum(1) for part in chosen.split([len(tail) for tail in tails], dim=1)], dim=1)
+
+    def _logprobs_of(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Log-probability of one token after each state, in double precision; (N,). A few states at a time."""
+        parts = [
+            self._next_logprobs(some).gather(1, those[:, None]).squeeze(1).double()
+            for some, those in zip(states.split(VOCABULARY_ROWS), tokens.split(VOCABULARY_ROWS), strict=True)
+        ]
+        return torch.cat(parts)
 
     def _next_logprobs(self, states: torch.Tensor) -> torch.Tensor:
         return self.trunk.lm_head(states).float().log_softmax(-1)
