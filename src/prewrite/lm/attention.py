@@ -5,7 +5,7 @@ Heads stand in the last dimension but one, (..., heads, size), whatever stands b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 LONG = 400  # queries of one key head beyond which the fused kernel is the faster one
+BLOCK_ROWS = 256  # tokens that elementwise operations go through at a time
 MOST_SCORES = 2**24  # attention scores held at once, 32 MB in bf16
 
 
@@ -38,6 +39,25 @@ class Heads(NamedTuple):
             qk = torch.cat([norms(queries, norms.queries, qkv.dtype), norms(keys, norms.keys, qkv.dtype)], dim=-2)
         qk = torch.addcmul(qk * cos, qk.roll(qk.shape[-1] // 2, -1), sin)
         return qk[..., : self.queries, :], qk[..., self.queries :, :], values
+
+    def projection_gradient(
+        self,
+        parts: Sequence[torch.Tensor],
+        qkv: torch.Tensor,
+        norms: Norms,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> torch.Tensor:
+        """The gradient of `qkv` for `parts`, those of the three that `queries_keys_values` gives."""
+        queries, keys, values = parts
+        if norms.queries is not None:
+            with torch.enable_grad():
+                leaf = qkv.detach().requires_grad_()
+                given = self.queries_keys_values(leaf, norms, cos, sin)
+            return torch.autograd.grad(given, leaf, (queries, keys, values))[0]
+        qk = torch.cat([queries, keys], dim=-2)
+        turned = (qk * sin).roll(qk.shape[-1] // 2, -1)
+        return torch.cat([turned.addcmul_(qk, cos), values], dim=-2)
 
     def attend(
         self,
@@ -103,7 +123,30 @@ class Norms(NamedTuple):
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
     """x / sqrt(mean x^2 + eps) * weight over the last dimension; computed in fp32, returned in `dtype`."""
-    return F.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+    if len(x) <= BLOCK_ROWS or (x.requires_grad and torch.is_grad_enabled()):
+        return F.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+    out = x.new_empty(x.shape, dtype=dtype)
+    for part, result in in_blocks(x, out):
+        result.copy_((part * inverse_rms(part, eps)).mul_(weight))
+    return out
+
+
+def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """1 / sqrt(mean x^2 + eps) over the last dimension, which stays as one of 1; in fp32."""
+    x = x.float()
+    return torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze(-1)
+
+
+def add_rows(x: torch.Tensor, step: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """x + step into `out`, which may be `x`; sums of fp32 and bf16 copy what they add, here no more than a block."""
+    for parts in in_blocks(x, step, out):
+        torch.add(*parts[:2], out=parts[2])
+    return out
+
+
+def in_blocks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same rows of each of `tensors`, few enough at a time to stay in the processor's cache."""
+    return zip(*(tensor.split(BLOCK_ROWS) for tensor in tensors), strict=True)
 
 
 def angles(rotary: nn.Module, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

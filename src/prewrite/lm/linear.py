@@ -47,11 +47,6 @@ class Linear:
             out = F.linear(x, self.weight, self.bias)
         return out if self.low_rank is None else out.addmm_(x @ self.low_rank.a.t(), self.low_rank.b.t())
 
-    def input_gradient(self, upstream: torch.Tensor) -> torch.Tensor:
-        """(N, out) -> (N, in); for weights that are not laid out for rows."""
-        found = upstream @ self.weight
-        return found if self.low_rank is None else found.addmm_(upstream @ self.low_rank.b, self.low_rank.a)
-
 
 def projections(layer: nn.Module) -> list[nn.Module]:
     """The seven linear layers of a transformers block."""
@@ -143,14 +138,44 @@ class Projection:
                 part.addmm_(adapter.b.detach(), adapter.a.detach(), alpha=adapter.scale)
         return merged
 
-    def gradients(self, inputs: torch.Tensor, upstream: torch.Tensor) -> list[torch.Tensor]:
-        """Gradients of `parameters`, for inputs (N, in) and the gradient of the outputs (N, out)."""
-        found, kind = [], inputs.dtype
-        for part, group in zip(upstream.split([len(w) for w in self.weights], dim=1), self.adapters, strict=True):
-            for adapter in group:
-                found.append((part @ (adapter.scale * adapter.b).to(kind)).t() @ inputs)
-                found.append(part.t() @ (inputs @ (adapter.scale * adapter.a).to(kind).t()))
-        return [gradient.to(p.dtype) for gradient, p in zip(found, self.parameters, strict=True)]
+    def backward(self, upstream: torch.Tensor) -> Backward:
+        """What takes the gradient of the outputs (N, out) back through all of them."""
+        return Backward(self, upstream)
+
+
+class Backward:
+    """The gradient of a projection's input, then those of its adapters."""
+
+    def __init__(self, projection: Projection, upstream: torch.Tensor):
+        self.linear = projection.linear()
+        kind = projection.weights[0].dtype
+        self.adapters = [adapter for group in projection.adapters for adapter in group]
+        slices = zip(upstream.split([len(w) for w in projection.weights], dim=1), projection.adapters, strict=True)
+        self.upstream = upstream
+        self.parts = [part for part, group in slices for _ in group]  # (N, out) of each adapter
+        if self.adapters:
+            self.a = torch.cat([x.a.detach() for x in self.adapters]).to(kind)  # (all r, in)
+            lows = [
+                part @ (x.scale * x.b.detach()).to(kind) for part, x in zip(self.parts, self.adapters, strict=True)
+            ]
+            self.low = torch.cat(lows, dim=1)  # (N, all r)
+
+    def input_gradient(self) -> torch.Tensor:
+        """(N, in)."""
+        found = self.upstream @ self.linear.weight
+        return found if self.linear.low_rank is None else found.addmm_(self.low, self.a)
+
+    def gradients(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Those of `Projection.parameters`, for inputs (N, in)."""
+        if not self.adapters:
+            return []
+        ranks = [len(adapter.a) for adapter in self.adapters]
+        all_a = (self.low.t() @ inputs).split(ranks)
+        middles = (inputs @ self.a.t()).split(ranks, dim=1)
+        found = []
+        for x, part, a, middle in zip(self.adapters, self.parts, all_a, middles, strict=True):
+            found += [a.to(x.a.dtype), (part.t() @ middle).to(x.b.dtype).mul_(x.scale)]
+        return found
 
 
 class Gated:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from prewrite.lm.attention import Heads, Norms, angles, causal, rms_norm
+from prewrite.lm.attention import Heads, Norms, add_rows, angles, causal, rms_norm
 from prewrite.lm.cache import Cache
 from prewrite.lm.linear import Gated, Linear, Projection, can_merge, projections
 from prewrite.lm.packing import Padding
@@ -148,8 +148,8 @@ class Llama:
                 queries, x = queries[:, :, width - keep :], padding.pad(x)[:, width - keep :].flatten(0, 1)
                 bias = None if allowed is None else self.heads.bias_of(allowed[:, width - keep :], self.dtype)
                 padding = Padding(ids.new_ones(count, keep, dtype=torch.bool))
-            x = x + layer.out(padding.pack(self.heads.attend(queries, *own, bias, cache.shared(index))))
-            x = x + layer.down(layer.gated(layer.norms(x, layer.norms.feed_forward, self.dtype)))
+            add_rows(x, layer.out(padding.pack(self.heads.attend(queries, *own, bias, cache.shared(index)))), out=x)
+            add_rows(x, layer.down(layer.gated(layer.norms(x, layer.norms.feed_forward, self.dtype))), out=x)
         cache.length += width
         if keep == 0:
             return x.new_empty(count, 0, len(self.norm))

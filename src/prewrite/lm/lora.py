@@ -12,15 +12,16 @@ over the vocabulary are fp32.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prewrite.lm.attention import Heads, Norms, angles, rms_norm
+from prewrite.lm.attention import Heads, Norms, add_rows, angles, in_blocks, inverse_rms, rms_norm
 from prewrite.lm.linear import Projection, projections
-from prewrite.lm.packing import Completions, PackedLayout, Prompts
+from prewrite.lm.packing import Completions, PackedLayout, Padding, Prompts
 from prewrite.lm.trunk import SOFTMAX_ROWS, runs_fast
 
 
@@ -40,13 +41,21 @@ def _is_plain(module: nn.Module) -> bool:
     return not (module.merged or module.fan_in_fan_out or (dropout and module.training))
 
 
+class Section(NamedTuple):
+    """Tokens that go through attention as one padded block."""
+
+    padding: Padding
+    bias: torch.Tensor
+    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, values (B, heads, T or more, size)
+
+
 class Block:
     """One transformer block on packed tokens, forward and back."""
 
     def __init__(self, layer: nn.Module, config: Any, layout: PackedLayout, cos: torch.Tensor, sin: torch.Tensor):
         attention, mlp = layer.self_attn, layer.mlp
         self.layout, self.cos, self.sin, self.dtype = layout, cos, sin, cos.dtype
-        self.heads, self.norms = Heads.of(config), Norms.of(layer, config)
+        self.heads, self.norms, self.size = Heads.of(config), Norms.of(layer, config), cos.shape[-1]
         self.qkv = Projection([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out = Projection([attention.o_proj])
         self.gate_up = Projection([mlp.gate_proj, mlp.up_proj])
@@ -60,10 +69,10 @@ class Block:
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """(N, D) -> (N, D), and what `backward` needs."""
         qkv = self.qkv.linear()(self.norms(x, self.norms.attention, self.dtype))
-        middle = x + self.out.linear()(self.attend(qkv))
+        middle = add_rows(x, self.out.linear()(self.attend(qkv)), out=torch.empty_like(x))
         gate_up = self.gate_up.linear()(self.norms(middle, self.norms.feed_forward, self.dtype))
         gate, up = gate_up.chunk(2, 1)
-        out = middle + self.down.linear()(F.silu(gate).mul_(up))
+        out = add_rows(middle, self.down.linear()(F.silu(gate).mul_(up)), out=torch.empty_like(x))
         return out, (x, qkv, middle, gate_up)
 
     def backward(
@@ -78,59 +87,81 @@ class Block:
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """The gradient of the input (None if not wanted) and those of `parameters`."""
         gate, up = gate_up.chunk(2, 1)
-        sigmoid = gate.sigmoid()
-        silu = gate * sigmoid
-        low = upstream.to(self.dtype)
-        down = self.down.gradients(silu * up, low) if self.down.parameters else []
-        inner = self.down.linear().input_gradient(low)
-        # d silu(g) / dg = sigmoid(g) (1 + g (1 - sigmoid(g))) = sigmoid + silu (1 - sigmoid)
-        slope = sigmoid.addcmul_(silu, 1 - sigmoid)
-        inner = torch.cat([slope.mul_(up).mul_(inner), silu.mul_(inner)], dim=1)
-        normed, rate = self._normed_and_rate(middle, self.norms.feed_forward)
-        both = self.gate_up.gradients(normed, inner)
-        step = self._norm_backward(self.gate_up.linear().input_gradient(inner), middle, rate, self.norms.feed_forward)
-        upstream = upstream + step
+        silu = F.silu(gate)
+        last = self.down.backward(upstream.to(self.dtype))
+        inner = last.input_gradient()
+        down = last.gradients(silu * up)
+        both = torch.cat([torch.ops.aten.silu_backward(inner * up, gate), silu.mul_(inner)], dim=1)
+        two = self.gate_up.backward(both)
+        step, normed = self._through_norm(two.input_gradient(), upstream, middle, self.norms.feed_forward)
+        gate_up_gradients = two.gradients(normed)
 
-        with torch.enable_grad():
-            leaf = qkv.detach().requires_grad_()
-            attended = self.attend(leaf)
-        low = upstream.to(self.dtype)
-        out = self.out.gradients(attended.detach(), low)
-        (inner,) = torch.autograd.grad(attended, leaf, self.out.linear().input_gradient(low))
-        normed, rate = self._normed_and_rate(x, self.norms.attention)
-        three = self.qkv.gradients(normed, inner)
+        first = self.out.backward(step.to(self.dtype))
+        attended, turned = self.attend_backward(qkv, first.input_gradient())
+        out = first.gradients(attended)
+        three = self.qkv.backward(turned)
         if wants_input:
-            step = self._norm_backward(self.qkv.linear().input_gradient(inner), x, rate, self.norms.attention)
-            return upstream + step, [*three, *out, *both, *down]
-        return None, [*three, *out, *both, *down]
+            step, normed = self._through_norm(three.input_gradient(), step, x, self.norms.attention)
+        else:
+            normed = self.norms(x, self.norms.attention, self.dtype)
+        gradients = [*three.gradients(normed), *out, *gate_up_gradients, *down]
+        return step if wants_input else None, gradients
 
     def attend(self, qkv: torch.Tensor) -> torch.Tensor:
         """(N, heads and keys and values) -> (N, heads * size). Completions see their prompt, and themselves so far."""
-        layout, heads, count = self.layout, self.heads, self.layout.prompt_count
-        parts = heads.queries_keys_values(
-            qkv.view(len(qkv), heads.queries + 2 * heads.keys, -1), self.norms, self.cos, self.sin
-        )
+        attended = [padding.pack(self.heads.attend(*parts, bias)) for padding, bias, parts in self._sections(qkv)]
+        return torch.cat(attended)
+
+    def attend_backward(self, qkv: torch.Tensor, upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `attend` gives, and the gradient of `qkv` for that of what it gives."""
+        heads, attended, done = self.heads, [], 0
+        found = [qkv.new_empty(len(qkv), count, self.size) for count in (heads.queries, heads.keys, heads.keys)]
+        for padding, bias, parts in self._sections(qkv):
+            leaves = [part.detach().requires_grad_() for part in parts]
+            with torch.enable_grad():
+                result = heads.attend(leaves[0], leaves[1], leaves[2], bias)
+            attended.append(padding.pack(result.detach()))
+            here, width = slice(done, done + padding.count), padding.mask.shape[1]
+            slopes = torch.autograd.grad(result, leaves, padding.spread(upstream[here]))
+            for whole, slope in zip(found, slopes, strict=True):
+                before, own = slope.split((slope.shape[2] - width, width), dim=2)
+                whole[here] = padding.pack(own.transpose(1, 2))
+                if before.shape[2]:  # the prompts' keys and values, which completions have looked at
+                    whole[:done] += self.layout.sum_over_rows(before)
+            done += padding.count
+        gradient = heads.projection_gradient(found, self._heads_of(qkv), self.norms, self.cos, self.sin)
+        return torch.cat(attended), gradient.view(qkv.shape)
+
+    def _heads_of(self, qkv: torch.Tensor) -> torch.Tensor:
+        return qkv.view(len(qkv), -1, self.size)
+
+    def _sections(self, qkv: torch.Tensor) -> Iterator[Section]:
+        """Queries, keys and values (B, heads, T, size) of the prompts, then of the completions after their prompts."""
+        layout, count = self.layout, self.layout.prompt_count
+        parts = self.heads.queries_keys_values(self._heads_of(qkv), self.norms, self.cos, self.sin)
         queries, keys, values = (layout.prompts.pad(part[:count]).transpose(1, 2) for part in parts)
-        prompts = layout.prompts.pack(heads.attend(queries, keys, values, layout.prompt_bias))
-        if layout.completions.count == 0:
-            return prompts
-        own_queries, own_keys, own_values = (layout.completions.pad(part[count:]).transpose(1, 2) for part in parts)
-        keys = torch.cat([keys.index_select(0, layout.rows), own_keys], dim=2)
-        values = torch.cat([values.index_select(0, layout.rows), own_values], dim=2)
-        own = layout.completions.pack(heads.attend(own_queries, keys, values, layout.completion_bias))
-        return torch.cat([prompts, own])
+        yield Section(layout.prompts, layout.prompt_bias, (queries, keys, values))
+        if layout.completions.count:
+            queries, *own = (layout.completions.pad(part[count:]).transpose(1, 2) for part in parts)
+            pairs = zip((keys, values), own, strict=True)
+            keys, values = (torch.cat([before.index_select(0, layout.rows), after], dim=2) for before, after in pairs)
+            yield Section(layout.completions, layout.completion_bias, (queries, keys, values))
 
-    def _normed_and_rate(self, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rate = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norms.eps)
-        return (x * rate * weight).to(self.dtype), rate
+    def _through_norm(
+        self, found: torch.Tensor, upstream: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`upstream` and the gradient of a norm's input `x`, whose output has the gradient `found`; and that output.
 
-    def _norm_backward(
-        self, upstream: torch.Tensor, x: torch.Tensor, rate: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        """y = x r w with r = (mean x^2 + eps)^-1/2, so dx = r (g - x r^2 mean(g x)) with g = w dy."""
-        scaled = upstream * weight
-        inner = (scaled * x).mean(1, keepdim=True) * rate.square()
-        return scaled.addcmul_(x, -inner).mul_(rate)
+        y = x r w with r = (mean x^2 + eps)^-1/2, so dx = r (g - x r^2 mean(g x)) with g = w dy.
+        """
+        step, normed = torch.empty_like(x), found.new_empty(x.shape)
+        for dy, above, here, result, output in in_blocks(found, upstream, x, step, normed):
+            rate = inverse_rms(here, self.norms.eps)
+            scaled = dy * weight
+            inner = torch.linalg.vecdot(scaled, here)[:, None] * rate.square() / x.shape[1]
+            torch.add(above, scaled.addcmul_(here, -inner).mul_(rate), out=result)
+            output.copy_((here * rate).mul_(weight))
+        return step, normed
 
 
 class _BlockFunction(torch.autograd.Function):

@@ -48,6 +48,7 @@ class PackedLayout:
         lengths = prompt_mask.sum(1)
         self.prompt_count = int(lengths.sum())
         self.rows = rows
+        self.rows_of_prompts = [(rows == prompt).nonzero().squeeze(1) for prompt in range(len(prompt_mask))]
         self.ids = torch.cat([prompts.ids[prompt_mask], completions.ids[:, :-1][mask]])
         after = lengths[rows, None] + torch.arange(mask.shape[1])
         self.positions = torch.cat([(prompt_mask.cumsum(1) - 1)[prompt_mask], after[mask]])
@@ -67,6 +68,12 @@ class PackedLayout:
         """(N, D) -> (B, T, D): the state before each completion token, and after a row's last; 0 further on."""
         padded = torch.cat([hidden, hidden.new_zeros(1, hidden.shape[1])])
         return padded.index_select(0, self.states.flatten()).view(*self.states.shape, -1)
+
+    def sum_over_rows(self, found: torch.Tensor) -> torch.Tensor:
+        """(B, heads, P, size) -> (n, heads, size) of the prompts' tokens: the sum over the rows of each prompt."""
+        alone = len(self.rows_of_prompts) == 1
+        sums = [(found if alone else found[rows]).sum(0) for rows in self.rows_of_prompts]
+        return self.prompts.pack(torch.stack(sums).transpose(1, 2))
 
 
 class Padding:
@@ -89,3 +96,10 @@ class Padding:
         """(B, T, ...) -> (n, ...)."""
         flat = padded.flatten(0, 1)
         return flat if self.full else flat.index_select(0, self.flat)
+
+    def spread(self, packed: torch.Tensor) -> torch.Tensor:
+        """(n, ...) -> (B, T, ...), 0 where there is no token: the gradient of what `pack` takes."""
+        if self.full:
+            return packed.view(*self.mask.shape, *packed.shape[1:])
+        padded = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
+        return padded.index_copy_(0, self.flat, packed).view(*self.mask.shape, *packed.shape[1:])
