@@ -50,7 +50,7 @@ class ChatModel(HFTaskModel):
             def choose(
                 step: int, rows: torch.Tensor, running: torch.Tensor, logits: torch.Tensor, mine: Any = mine
             ) -> torch.Tensor:
-                cumulative = (logits / temperature).softmax(-1).cumsum(-1)
+                cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
                 aimed = mine[rows, step, None] * cumulative[:, -1:]
                 return torch.searchsorted(cumulative, aimed).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
