@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,10 @@ class LowRank(NamedTuple):
 
 
 class Linear:
-    """x -> x W' + b for several projections of one input, side by side; optionally laid out for `rows` rows."""
+    """x -> x W' + b for several projections of one input, side by side; optionally laid out for `rows` rows.
+
+    Adapters that stand apart are then part of the product, [x | x A'] [W | B]'.
+    """
 
     def __init__(
         self,
@@ -35,17 +39,31 @@ class Linear:
         rows: int | None = None,
         low_rank: LowRank | None = None,
     ):
-        self.bias, self.low_rank = bias, low_rank
+        self.bias, self.low_rank, self.weight = bias, low_rank, weight
         self.packed = rows is not None
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
+        if self.packed:
+            wide = weight if low_rank is None else torch.cat([weight, low_rank.b], dim=1)
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(wide, rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in) -> (N, out), in the weights' dtype."""
         if self.packed:
-            out = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        else:
-            out = F.linear(x, self.weight, self.bias)
+            return torch.ops.mkldnn._linear_pointwise(self.widen(x), self.weight, self.bias, "none", [], "")
+        out = F.linear(x, self.weight, self.bias)
         return out if self.low_rank is None else out.addmm_(x @ self.low_rank.a.t(), self.low_rank.b.t())
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        """What a laid-out `weight` is multiplied by: (N, in), or with adapters that stand apart (N, in + all r)."""
+        return x if self.low_rank is None else torch.cat([x, x @ self.low_rank.a.t()], dim=1)
+
+    def halves(self, rows: int) -> list[Linear]:
+        """The first and the second half of the outputs as two, laid out for `rows` rows; they widen x alike."""
+        biases = (None, None) if self.bias is None else self.bias.chunk(2)
+        lows: Sequence[LowRank | None] = (None, None)
+        if self.low_rank is not None:
+            lows = [LowRank(self.low_rank.a, b) for b in self.low_rank.b.chunk(2)]
+        parts = zip(self.weight.chunk(2), biases, lows, strict=True)
+        return [Linear(weight, bias, rows=rows, low_rank=low) for weight, bias, low in parts]
 
 
 def projections(layer: nn.Module) -> list[nn.Module]:
@@ -117,11 +135,6 @@ class Projection:
         """A and B of every adapter, in the order in which `gradients` answers."""
         return [tensor for group in self.adapters for adapter in group for tensor in (adapter.a, adapter.b)]
 
-    @property
-    def merges(self) -> bool:
-        """Whether `linear` is one product, with no adapters beside it."""
-        return self.weights[0].dtype == torch.float32 or not any(self.adapters)
-
     def linear(self, rows: int | None = None) -> Linear:
         """All of them as one, adapters included: merged in fp32, apart in bf16; laid out for `rows` rows if given."""
         if self.weights[0].dtype == torch.float32:
@@ -181,20 +194,20 @@ class Backward:
 class Gated:
     """x -> silu(x G' + g) * (x U' + u), the first half of a block's feed-forward part.
 
-    Without adapters that stand apart, the function and the product are done by the matrix products as they write.
+    The function and the product are done by the matrix products as they write, if weights are laid out for rows.
     """
 
     def __init__(self, gate: nn.Module, up: nn.Module, rows: int | None):
-        both = Projection([gate, up])
-        fuses = rows is not None and both.merges
-        self.halves = [Projection([module]).linear(rows) for module in (gate, up)] if fuses else []
-        self.both = None if fuses else both.linear(rows)
+        both = Projection([gate, up]).linear()
+        self.both = both if rows is None else None
+        self.halves = [] if rows is None else both.halves(rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in) -> (N, out), in the weights' dtype."""
         if self.both is not None:
             gate, up = self.both(x).chunk(2, -1)
             return F.silu(gate).mul_(up)
-        gate, up = self.halves
-        low = torch.ops.mkldnn._linear_pointwise(x, gate.weight, gate.bias, "swish", [], "")
-        return torch.ops.mkldnn._linear_pointwise.binary(x, low, up.weight, up.bias, "mul")
+        first, second = self.halves
+        x = first.widen(x)
+        low = torch.ops.mkldnn._linear_pointwise(x, first.weight, first.bias, "swish", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, low, second.weight, second.bias, "mul")
