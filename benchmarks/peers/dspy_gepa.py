@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dspy
-from benchmarks.peers.dspy_program import THREADS, configure, examples, messages_of, program_of, score_of
+from benchmarks.peers.dspy_program import THREADS, configure, end_of, examples, messages_of, program_of, score_of
 from benchmarks.peers.job import Job, Result, run_program
 
 
@@ -31,7 +31,7 @@ def search(job: Job) -> Result:
     # With a small proposer it may end with the start and no word about it, so what it took is told here.
     notes = {"accepted": len(found.detailed_results.candidates) - 1}
     changed = found.signature.instructions != start.signature.instructions
-    return Result(messages_of(job, found), messages_of(job, start), changed=changed, notes=notes)
+    return Result(messages_of(job, found), messages_of(job, start), changed=changed, notes=notes, end=end_of(job))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dspy
-from benchmarks.peers.dspy_program import THREADS, configure, examples, messages_of, program_of, score_of
+from benchmarks.peers.dspy_program import THREADS, configure, end_of, examples, messages_of, program_of, score_of
 from benchmarks.peers.endpoint_limits import PROPOSER_TEMPERATURE
 from benchmarks.peers.job import Job, Result, run_program
 
@@ -55,11 +55,19 @@ def search(job: Job) -> Result:
         minibatch=len(job.dev) > MINIBATCH,
         minibatch_size=min(MINIBATCH, len(job.dev)),
         minibatch_full_eval_steps=FULL_EVERY,
-        program_aware_proposer=False,  # it would describe one predictor to itself, in two more calls an instruction
+        # It would describe one predictor and the rows to itself, in a dozen calls whose answers are no sentences.
+        program_aware_proposer=False,
+        data_aware_proposer=False,
     )
     worded = found.signature.instructions != start.signature.instructions
     notes = {"trials": trials, "demos": len(found.demos), "accepted": int(worded)}
-    return Result(messages_of(job, found), messages_of(job, start), changed=worded or bool(found.demos), notes=notes)
+    return Result(
+        messages_of(job, found),
+        messages_of(job, start),
+        changed=worded or bool(found.demos),
+        notes=notes,
+        end=end_of(job),
+    )
 
 
 if __name__ == "__main__":

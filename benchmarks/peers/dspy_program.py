@@ -11,13 +11,16 @@ from benchmarks.peers.speaker import Frame
 from dspy.utils.exceptions import AdapterParseError
 
 THREADS = 16
+MARKER = "[[ ##"
+"""What DSPy's field markers begin with."""
 
 
 class PlainAdapter(dspy.ChatAdapter):
     """DSPy's own prompts, and a milder reading: an answer without field markers is the only output field as it is.
 
     A small model often writes the answer alone. By default DSPy would then ask a second time, for JSON, and count both
-    answers as wrong. In bare text the task's prompt ends in the marker of its answer, as each demo shows it.
+    answers as wrong. In bare text the task's prompt ends in the marker of its answer, as each demo shows it, and the
+    next marker ends the answer.
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -33,13 +36,15 @@ class PlainAdapter(dspy.ChatAdapter):
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         """The output fields; see the class docstring."""
+        if self.frame == "bare" and list(signature.output_fields) == ["answer"]:
+            return {"answer": completion.partition(MARKER)[0].strip()}
         try:
             return dict(super().parse(signature, completion))
         except AdapterParseError:
             fields = list(signature.output_fields)
             if len(fields) != 1 or not completion.strip():
                 raise
-            return {fields[0]: completion.partition("[[ ##")[0].strip() or completion.strip()}
+            return {fields[0]: completion.partition(MARKER)[0].strip() or completion.strip()}
 
 
 def configure(job: Job) -> tuple[dspy.LM, dspy.LM]:
@@ -66,6 +71,11 @@ def examples(rows: Any) -> list[dspy.Example]:
 def score_of(job: Job, example: Any, prediction: Any) -> float:
     """The score of a prediction by the reading that every arm has."""
     return job.read(str(prediction.answer), example.input, example.targets)[1]
+
+
+def end_of(job: Job) -> str:
+    """What ends an answer, where the answer's own marker stands before it."""
+    return MARKER if job.frame == "bare" else ""
 
 
 def messages_of(job: Job, program: dspy.Predict) -> tuple[GappedMessage, ...]:

@@ -81,6 +81,8 @@ class Result:
     """What the table says beside the figures: proposals seen and accepted, settings."""
     crash: str = ""
     """How the search ended, where that was not its own end."""
+    end: str = ""
+    """What ends an answer in the tool's own form, where that is no line that all readings know."""
 
 
 def gapped(messages: Sequence[dict[str, Any]]) -> tuple[GappedMessage, ...]:

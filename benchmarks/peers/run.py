@@ -146,8 +146,8 @@ def run_cell(endpoint: Endpoint, arm: Arm, rows: Rows, budget: int, seed: int, *
     result = own(job, endpoint, seed) if arm.ours else of_peer(job, arm, log)
     seconds, told = time.perf_counter() - started, endpoint.told()
     return {
-        "scores": measured(endpoint.model, job, result.messages, rows.test),
-        "start_scores": measured(endpoint.model, job, result.start, rows.test),
+        "scores": measured(endpoint.model, job, result.messages, rows.test, end=result.end),
+        "start_scores": measured(endpoint.model, job, result.start, rows.test, end=result.end),
         "calls": told["task"]["calls"],
         "asked": told,
         "seconds": round(seconds),
@@ -194,18 +194,22 @@ def of_peer(job: Job, arm: Arm, log: Path) -> Result:
 
 
 def measured(
-    model: Speaker, job: Job, messages: Sequence[GappedMessage], test: Sequence[RewriteExample]
+    model: Speaker, job: Job, messages: Sequence[GappedMessage], test: Sequence[RewriteExample], *, end: str = ""
 ) -> list[float]:
-    """The score of a prompt on each test row, by the reading that every arm has. What is too long scores 0."""
+    """The score of a prompt on each test row, by the reading that every arm has. What is too long scores 0.
+
+    `end` is a tool's own end of an answer; what follows it is not read.
+    """
     prompts = [rendered(model, filled(messages, row.input), job.frame) for row in test]
     fitting = [at for at, length in enumerate(model.lengths(prompts)) if length + TASK_TOKENS <= model.context]
     answers = model.answers(
         [prompts[at] for at in fitting], limit=TASK_TOKENS, temperature=0.0, seeds=[0] * len(fitting)
     )
-    texts = dict(zip(fitting, answers, strict=True))
+    texts = {
+        at: answer.text.partition(end)[0] if end else answer.text for at, answer in zip(fitting, answers, strict=True)
+    }
     return [
-        round(job.read(texts[at].text, row.input, row.targets)[1], 4) if at in texts else 0.0
-        for at, row in enumerate(test)
+        round(job.read(texts[at], row.input, row.targets)[1], 4) if at in texts else 0.0 for at, row in enumerate(test)
     ]
 
 

@@ -96,6 +96,9 @@ def test_a_prompt_is_measured_as_the_evaluator_measures_it(data):
     evaluator = Evaluator(ScriptedTaskModel(speaker.label), decoding="generate")
     found = run.measured(speaker, job, messages(prompt), rows.test)
     assert found == evaluator.score([prompt], rows.test)[0].tolist()
+    assert run.measured(speaker, job, messages(prompt), rows.test, end="pos") == [
+        score * (row.output == "negative") for score, row in zip(found, rows.test, strict=True)
+    ]
     too_long = messages(TaskPrompt("word " * 600))
     assert run.measured(speaker, job, too_long, rows.test) == [0.0] * 16
 
