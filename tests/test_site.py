@@ -37,6 +37,13 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(nav) == sorted([*pages, *hooks().OUTSIDE.values()])
 
 
+def test_no_page_has_brackets_that_the_site_takes_for_a_reference():
+    """`[a] [b]` in plain text is a link to `b`, which is nowhere, and the site is not built."""
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        plain = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert re.findall(r"\[[^\]\n]+\] ?\[[^\]\n]+\]", plain) == [], page.name
+
+
 @pytest.mark.parametrize(
     ("text", "from_root", "turned"),
     [
