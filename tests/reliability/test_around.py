@@ -83,7 +83,7 @@ def small_disk(tmp_path):
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted, which takes root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a file may still be open
 
 
 def test_a_real_disk_that_fills_up_costs_one_update_and_leaves_no_half_file(
