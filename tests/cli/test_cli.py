@@ -460,12 +460,13 @@ def test_eval_adds_other_task_models_to_the_report_of_a_run(run_copy, toy, tmp_p
     models = [f"hf:{toy / 'model'}", f"hf:{tmp_path / 'other'}"]
     flags = ["eval", "--data", str(toy / "rows.jsonl"), "--no-cache", "--run", str(run_copy)]
     flags += [word for model in models for word in ("--task-model", model)]
-    for split in ("dev", "test", "test"):  # the same once more stands once
-        assert main([*flags, "--split", split]) == 0
+    for more in (["dev"], ["test"], ["test"], ["dev", "--no-offsets"]):  # the same once more stands once
+        assert main([*flags, "--split", *more]) == 0
     assert f"Report: {run_copy / 'report.html'}" in capsys.readouterr().out
     page = (run_copy / "report.html").read_text(encoding="utf-8")
     (part,) = page.split("The same prompt with other task models")[1:]
-    assert all(part.count(f'<b dir="auto">{model}</b>') == 2 for model in models)
+    assert all(part.count(f'<b dir="auto">{model}</b>') == 3 for model in models)
+    assert part.count("without its label offsets") == 2
     assert (run_copy / "report.md").read_text(encoding="utf-8").count("8 test rows of ") == 2
     assert main(["eval", "--data", str(toy / "rows.jsonl"), "--run", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err

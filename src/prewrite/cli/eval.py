@@ -90,7 +90,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
         found = [{**about, **evaluation.to_json()} for about, evaluation in measured]
         print(json.dumps(found[0] if len(found) == 1 else {"task_models": found}, ensure_ascii=False))
     if namespace.run_folder is not None:
-        report = add_to_report(RunFolder.open(namespace.run_folder), measured)
+        report = add_to_report(RunFolder.open(namespace.run_folder), measured, offsets=not namespace.no_offsets)
         if not namespace.json:
             print(f"Report: {report}")
     if namespace.items is not None:  # last: a file that cannot be written must not cost what was paid for
@@ -133,8 +133,11 @@ def measure(
     }, evaluation
 
 
-def add_to_report(run: RunFolder, measured: Sequence[tuple[dict[str, Any], Evaluation]]) -> Path:
-    """What the run's prompt does with each task model, into the run's files; returns its report, written again."""
+def add_to_report(run: RunFolder, measured: Sequence[tuple[dict[str, Any], Evaluation]], *, offsets: bool) -> Path:
+    """What the run's prompt does with each task model, into the run's files; returns its report, written again.
+
+    `offsets`: whether the prompt had its label offsets.
+    """
     from prewrite.report import build_report
 
     rows = []
@@ -143,7 +146,7 @@ def add_to_report(run: RunFolder, measured: Sequence[tuple[dict[str, Any], Evalu
         means = {name: evaluation.results[name].mean for name in ("initial", OF_RUN)}
         about = {name: about[name] for name in ("task_model", "data", "decoding", "metric")}
         span = {"gain": gain.mean, "low": gain.low, "high": gain.high, "significant": gain.significant}
-        rows.append({**about, "split": evaluation.rows, "n": evaluation.n, **means, **span})
+        rows.append({**about, "split": evaluation.rows, "n": evaluation.n, "offsets": offsets, **means, **span})
     with run.sole_writer():
         run.append(run.evals, rows)
         return build_report(run.path)

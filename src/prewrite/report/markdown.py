@@ -28,7 +28,7 @@ def render_markdown(page: dict[str, Any]) -> str:
     if page["evals"]:
         rows = [
             [
-                cell(row["task_model"]),
+                cell(row["task_model"] + ("" if row["offsets"] else ", without its label offsets")),
                 cell(f"{row['n']:,} {row['split']} rows of {row['data']}"),
                 percent(row["initial"]),
                 percent(row["prompt"]),

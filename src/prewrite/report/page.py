@@ -168,8 +168,8 @@ def tasks_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def evals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The prompt with other task models, or on other rows; what was measured again stands once, as it is now."""
-    found = {(row["task_model"], row["data"], row["split"], row["decoding"]): dict(row) for row in rows}
-    return list(found.values())
+    by = ("task_model", "data", "split", "decoding", "offsets")
+    return list({tuple(row[name] for name in by): dict(row) for row in rows}.values())
 
 
 def _dev(result: Mapping[str, Any], test: Mapping[str, Any] | None, main: str) -> dict[str, Any] | None:

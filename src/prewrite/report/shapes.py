@@ -107,6 +107,7 @@ EVAL = {
     "metric": str,
     **dict.fromkeys(("initial", "prompt", "gain", "low", "high"), float),
     "significant": bool,
+    "offsets": bool,
 }
 """Of a line of `evals.jsonl`."""
 
