@@ -58,7 +58,8 @@ def computed_pools() -> dict[str, dict[str, list[str]]]:
         (a, a + b, a + 2 * b + c, a + 3 * b + 2 * c) for a in range(1, 30, 4) for b in range(1, 9) for c in range(5)
     ]
     codes = [
-        f"{a}{b}" for a, b in product(("kx", "mob", "trip", "zel", "wan", "qu", "hol"), ("tam", "ru", "vek", "lo"))
+        f"{a}{b}"
+        for a, b in product(("kx", "mob", "trip", "zel", "wan", "qu", "hol"), ("tam", "ru", "vek", "lo", "neb"))
     ]
     return {
         "opposites": {
