@@ -49,15 +49,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.rows < 12:
         parser.error(f"--rows is {given.rows}; give at least 12, so that every split has rows of every task")
-    seen: dict[str, list[dict[str, object]]] = {"train": [], "dev": [], "test": []}
+    if (given.output / "seen").exists():
+        parser.error(f"--output: there are tasks in {given.output} already; name another folder")
     tasks = load_tasks()
+    made = {task.name: rows_of(task, given.rows, given.seed) for task in tasks}
     for task in tasks:
-        splits = rows_of(task, given.rows, given.seed)
         if task.unseen:
-            write(given.output / "unseen" / task.name, splits)
-        for split, rows in {} if task.unseen else splits.items():
-            seen[split] += rows
-    write(given.output / "seen", seen)
+            write(given.output / "unseen" / task.name, made[task.name])
+    seen = [made[task.name] for task in tasks if not task.unseen]
+    write(given.output / "seen", {split: [row for rows in seen for row in rows[split]] for split in SHARES["seen"]})
     for kind, unseen in (("seen", False), ("unseen", True)):
         found = [task for task in tasks if task.unseen == unseen]
         print(f"{kind}: {len(found)} tasks of {len({task.family for task in found})} families")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from prewrite.data import load_splits
 from prewrite.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,3 +169,54 @@ def test_the_table_of_learning_draws_sets_seeds_and_rows(tmp_path):
     assert "- untrained less without wording: 0.0 (0.0 to 0.0)" in printed
     found = re.search(r"- trained less untrained: \+50\.0 \((\S+) to (\S+)\)", printed)
     assert 0 <= float(found[1]) < 50 < float(found[2]) <= 100  # which of the two rows are drawn decides
+
+
+@pytest.fixture(scope="module")
+def many_tasks(tmp_path_factory):
+    """A folder of many tasks with few rows each, and what was printed."""
+    folder = tmp_path_factory.mktemp("many_tasks")
+    return folder, run_benchmark(f"many_tasks.py --rows 12 --output {shlex.quote(str(folder))}")
+
+
+def rows_by_instruction(*folders):
+    """Instruction to its rows of all splits, each with the name of its split."""
+    found = {}
+    for folder in folders:
+        for split in ("train", "dev", "test"):
+            for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                found.setdefault(row["instruction"], []).append(row | {"split": split})
+    return found
+
+
+def test_many_tasks_are_many_and_whole_families_of_them_are_unseen(many_tasks):
+    folder, printed = many_tasks
+    seen, unseen = rows_by_instruction(folder / "seen"), rows_by_instruction(*(folder / "unseen").iterdir())
+    counts = dict(re.findall(r"^(\w+: \d+) tasks of (\d+) families$", printed, re.MULTILINE))
+    assert list(counts) == [f"seen: {len(seen)}", f"unseen: {len(unseen)}"]
+    assert len(seen) >= 200 and len(unseen) >= 24 and len(list((folder / "unseen").iterdir())) == len(unseen)
+    assert int(counts[f"seen: {len(seen)}"]) >= 40 and int(counts[f"unseen: {len(unseen)}"]) >= 12
+    assert not seen.keys() & unseen.keys()
+    texts = [{row["input"] for rows in part.values() for row in rows} for part in (seen, unseen)]
+    assert not texts[0] & texts[1]
+
+
+def test_rows_of_many_tasks_are_balanced_and_no_text_is_there_twice(many_tasks):
+    folder, _ = many_tasks
+    for kind, sizes in (("seen", (8, 2, 2)), ("unseen", (8, 12, 24))):
+        folders = [folder / "seen"] if kind == "seen" else sorted((folder / "unseen").iterdir())
+        for instruction, rows in rows_by_instruction(*folders).items():
+            assert [sum(row["split"] == split for row in rows) for split in ("train", "dev", "test")] == list(sizes)
+            assert len({" ".join(row["input"].casefold().split()) for row in rows}) == len(rows), instruction
+            counts = [sum(row["output"] == label for row in rows) for label in rows[0]["choices"]]
+            assert len(counts) > 1 and sum(counts) == len(rows) and max(counts) - min(counts) <= 1, instruction
+
+
+def test_many_tasks_are_read_as_data_sets_and_depend_on_the_seed_alone(many_tasks, tmp_path):
+    folder, _ = many_tasks
+    splits = load_splits(folder / "seen")
+    assert not any(splits.dropped.values())
+    for name, more in (("again", ""), ("other", "--seed 1")):
+        run_benchmark(f"many_tasks.py --rows 12 {more} --output {shlex.quote(str(tmp_path / name))}")
+    train = [(at / "seen" / "train.jsonl").read_text() for at in (folder, tmp_path / "again", tmp_path / "other")]
+    assert train[0] == train[1] != train[2]
