@@ -83,7 +83,7 @@ def run_cell(given: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     rows = drawn(open_instructions(source, open_splits(source))[0], given.test_rows, seed)
     with tempfile.TemporaryDirectory() as folder:
         data = [str(saved(rows, Path(folder) / name))]
-        config = SearchConfig(dataset=data, search_calls=given.calls, seed=seed)
+        config = SearchConfig(dataset=data, rewriter="embedded", search_calls=given.calls, seed=seed)
         evaluator = open_evaluator(config)
         reward = open_reward(config, evaluator, [rows.dev[0]])
         wordings, _ = wordings_of(config, rows, reward, open_proposer(config.rewriter))

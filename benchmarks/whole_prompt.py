@@ -75,6 +75,7 @@ def run_cell(given: argparse.Namespace, name: str, seed: int, calls: int) -> dic
         dataset=["demo" if name == "demo" else str(given.data / name)],
         task_model_options={"max_new_tokens": "16"},
         decoding=given.decoding,
+        rewriter="embedded",
         search_calls=calls,
         seed=seed,
     )

@@ -39,6 +39,15 @@ def test_a_search_leaves_the_prompt_every_candidate_and_the_test(found):
     assert len((found / "items.jsonl").read_text().splitlines()) == result["test"]["n"]
 
 
+def test_a_search_without_wordings_says_how_to_get_some(toy, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert main(flags(toy, tmp_path / "run")) == 0
+        assert "0 other wordings (--rewriter embedded asks for some; with 2,500 calls or more it is" in caplog.text
+        caplog.clear()
+        assert main(flags(toy, tmp_path / "other", "--parts", "exemplars")) == 0
+        assert "0 other wordings." in caplog.text
+
+
 def test_the_same_seed_finds_the_same_prompt(found, toy, tmp_path):
     assert main(flags(toy, tmp_path / "again")) == 0
     assert load_prompt(tmp_path / "again") == load_prompt(found)

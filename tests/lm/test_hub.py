@@ -71,7 +71,7 @@ def test_without_a_hub_within_reach_it_is_asked_once_and_the_remedy_told(look_up
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("all_proxy", "socks://127.0.0.1:9", "socks"),  # a form that desktops write
+        ("all_proxy", "socks://127.0.0.1:9", "(?i:socks)"),  # a form that desktops write
         ("https_proxy", "http://127.0.0.1:abc", "abc"),
         ("all_proxy", "socks5://127.0.0.1:9", "SOCKS|Connection"),  # the package for it may be there
     ],

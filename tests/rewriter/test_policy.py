@@ -192,7 +192,7 @@ def test_bf16_gradients_point_where_fp32_gradients_point(kind, way):
 @in_bf16
 def test_bf16_gradients_of_the_embedded_model_point_where_fp32_gradients_point(way):
     model, tokenizer = load_base("embedded", dtype="float32")
-    model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear")).eval()
+    model = peft.get_peft_model(model.cpu(), peft.LoraConfig(r=8, target_modules="all-linear")).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

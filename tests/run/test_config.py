@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prewrite.errors import ConfigError
-from prewrite.run.config import ChoiceConfig, TaskConfig, TrainConfig
+from prewrite.run.config import ChoiceConfig, SearchConfig, TaskConfig, TrainConfig
 from prewrite.run.option import options_of
 from prewrite.train.algorithms import ALGORITHMS, SHARED_SETTINGS
 
@@ -84,3 +84,17 @@ def test_every_setting_is_read_by_somebody():
                 nodes = ast.walk(ast.parse(file.read_text()))
                 read |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert [option.name for option in options_of(TrainConfig) if option.name not in read] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "rewriter"),
+    [
+        ({"search_calls": 2499}, "none"),
+        ({"search_calls": 2500}, "embedded"),
+        ({"search_calls": 400, "parts": ["instruction", "offsets"]}, "embedded"),
+        ({"search_calls": 400, "rewriter": "embedded"}, "embedded"),
+        ({"search_calls": 9000, "rewriter": "none"}, "none"),
+    ],
+)
+def test_a_search_asks_for_wordings_where_its_calls_allow_it_or_it_is_told_to(settings, rewriter):
+    assert SearchConfig(dataset=["demo"], **settings).rewriter == rewriter

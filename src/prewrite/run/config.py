@@ -26,6 +26,9 @@ from prewrite.train.kl import check_kl
 from prewrite.types import DECODINGS, TASKS
 
 STRATEGIES = ("I", "S")
+WORDING_CALLS = 2500
+"""From so many task-model calls on, a search asks for other wordings unless it is told not to. With fewer they are
+missed elsewhere: at 1,000, wordings cost 1 to 2 points on average; at 2,700, nothing (docs/learning.md)."""
 TRACKER_NAMES = ("tensorboard", "trackio", "wandb", "mlflow")
 SEEDS = 2**32
 """So many there are: NumPy's global generator takes no others."""
@@ -200,8 +203,9 @@ class SearchConfig(PromptConfig, ReadableConfig, TrackedConfig):
     group: ClassVar = "choice"
 
     rewriter: str = option(
-        "embedded",
-        "who writes other wordings: embedded (untrained), a run folder, openai:MODEL@URL, ollama:MODEL, or none",
+        "auto",
+        "who writes other wordings: embedded (untrained), a run folder, openai:MODEL@URL, ollama:MODEL, or none; "
+        f"auto: embedded from {WORDING_CALLS:,} calls on and where only the wording may change, else none",
         common=True,
         alias="proposer",
     )
@@ -217,6 +221,9 @@ class SearchConfig(PromptConfig, ReadableConfig, TrackedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.rewriter == "auto":
+            pays = self.search_calls >= WORDING_CALLS or not {"answer_line", "exemplars"} & set(self.parts)
+            self.rewriter = "embedded" if pays else "none"
         if names_server(self.rewriter):
             self.rewriter = str(parse_task_model(self.rewriter))
         if not self.hold_out_test:

@@ -32,7 +32,7 @@ from prewrite.run.build import (
     open_splits,
 )
 from prewrite.run.checks import check_constraints, check_models, check_server, is_run
-from prewrite.run.config import SearchConfig, TrainConfig
+from prewrite.run.config import WORDING_CALLS, SearchConfig, TrainConfig
 from prewrite.run.progress import phase_line
 from prewrite.run.record import run_record
 from prewrite.run.tracking import check_tracker, tracking
@@ -156,7 +156,7 @@ def find_prompt(
     first, second = plan_search(config.search_calls, len(dev), wordings=len(others), parts=config.parts)
     logger.info(
         f"Search: up to {calls_of(first) + calls_of(second):,} task-model calls on {len(dev)} dev rows, "
-        f"{first[0].candidates if first else 1} prompts at first, {len(others)} other wordings."
+        f"{first[0].candidates if first else 1} prompts at first, {len(others)} other wordings{_why_none(config)}."
     )
     return search_prompt(
         evaluator,
@@ -169,6 +169,15 @@ def find_prompt(
         calls=config.search_calls,
         seed=config.seed,
     )
+
+
+def _why_none(config: SearchConfig | TrainConfig) -> str:
+    """What to do for other wordings, where the default asks for none."""
+    if not isinstance(config, SearchConfig) or config.rewriter != "none" or config.candidates is not None:
+        return ""
+    if "instruction" not in config.parts or config.search_calls >= WORDING_CALLS:
+        return ""
+    return f" (--rewriter embedded asks for some; with {WORDING_CALLS:,} calls or more it is the default)"
 
 
 def append_candidates(run: RunFolder, rows: InstructionRows, found: Found) -> None:
