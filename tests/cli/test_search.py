@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,14 @@ from prewrite.task_models.hf import HFTaskModel
 from servers.http_server import HTTPServer
 from servers.openai_server import OpenAIApp
 from toy_cli import ROWS
+
+
+WITHOUT_TORCH = """import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "peft", "trl"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())"""
 
 
 def flags(toy, output, *more):
@@ -195,6 +205,16 @@ def test_no_prompt_of_a_search_is_longer_than_it_may_be(found, toy, tmp_path, ca
     error = capsys.readouterr().err
     assert f"max_prompt_tokens is {initial - 1}" in error and f"has {initial} tokens" in error
     assert not (tmp_path / "other").exists()
+
+
+def test_a_search_on_a_server_needs_no_torch(toy, tmp_path):
+    with HTTPServer(OpenAIApp()) as server:
+        argv = ["search", "--data", str(toy / "rows.jsonl"), "--task-model", f"openai:toy@{server.url}/v1"]
+        argv += ["--search-calls", "100", "--no-cache", "--output-dir", str(tmp_path / "run")]
+        code = f"{WITHOUT_TORCH}\nfrom prewrite.cli.main import main\nsys.exit(main({argv!r}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "prompt.json").is_file()
 
 
 @pytest.mark.parametrize("flag", ["--rewriter", "--proposer"])

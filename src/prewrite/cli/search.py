@@ -29,7 +29,8 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     """Search, test, write prompt.json, and say what each part brought."""
     config = build_config(SearchConfig, namespace)
     say_where_data_go(config.task_model, rewriter=config.rewriter)
-    if config.rewriter != "none" and not names_server(config.rewriter):
+    rewrites_here = config.rewriter != "none" and not names_server(config.rewriter)
+    if rewrites_here or config.fidelity_model != "none":
         require("torch", "transformers", "peft")
     from prewrite.report.formats import calls_and_tokens
     from prewrite.run.search import run_search
