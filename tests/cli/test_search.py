@@ -16,7 +16,6 @@ from servers.http_server import HTTPServer
 from servers.openai_server import OpenAIApp
 from toy_cli import ROWS
 
-
 WITHOUT_TORCH = """import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
