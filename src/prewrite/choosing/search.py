@@ -62,7 +62,7 @@ class Found:
     dev_scores: dict[str, float]
     """Mean score on those rows of `initial` and of the chosen `prompt`; the latter flatters, since it was chosen."""
     offsets: str
-    """How the chosen prompt's offsets were found: `none`, `batch` or `fitted`."""
+    """How the chosen prompt's offsets were found: `none` or `fitted`."""
     events: tuple[dict[str, Any], ...]
     """Every candidate and what became of it, for `candidates.jsonl`."""
 
