@@ -35,7 +35,7 @@ class Row(NamedTuple):
     calibrated: float
     """The initial instruction with label offsets alone; mean over the seeds."""
     after: tuple[float, ...]
-    """The prompt of each seed."""
+    """The prompt of each seed, found without wordings: the default with so many calls."""
 
 
 def read_rows(results: str) -> list[Row]:
@@ -46,7 +46,7 @@ def read_rows(results: str) -> list[Row]:
         if len(cells) == 10 and cells[1] == CALLS and re.fullmatch(r"\d", cells[2]):  # data, calls, seed, arms
             seeds.setdefault(cells[0], []).append([float(cell) for cell in cells[3:]])
     return [
-        Row(data, found[0][0], sum(arms[1] for arms in found) / len(found), tuple(arms[-1] for arms in found))
+        Row(data, found[0][0], sum(arms[1] for arms in found) / len(found), tuple(arms[4] for arms in found))
         for data, found in seeds.items()
     ]
 

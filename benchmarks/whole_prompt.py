@@ -122,7 +122,10 @@ def key_of(cell: dict[str, Any]) -> tuple[str, str, int, int]:
 
 
 def print_table(cells: list[dict[str, Any]]) -> None:
-    """Each arm's test score, cell by cell, and then the means over the seeds with the intervals of two gains."""
+    """Each arm's test score, cell by cell, and then the means over the seeds with the intervals of two gains.
+
+    The gain over the initial prompt is that of the search without wordings, the default with so few calls.
+    """
     scored = {key_of(cell): {arm: np.array(cell["scores"][arm]) for arm in COLUMNS} for cell in cells}
     print(f"| data | calls | seed | {' | '.join(COLUMNS)} |")
     print("| --- | ---: | ---: |" + " ---: |" * len(COLUMNS))
@@ -136,7 +139,8 @@ def print_table(cells: list[dict[str, Any]]) -> None:
     for (name, decoding, calls), group in groups.items():
         scores = {arm: np.mean([arms[arm] for arms in group], axis=0) for arm in COLUMNS}
         means = " | ".join(f"{scores[arm].mean():.3f}" for arm in COLUMNS)
-        gains = [gain(scores["whole prompt"], scores[other]) for other in ("initial", "without wording")]
+        default = scores["without wording"]
+        gains = [gain(default, scores["initial"]), gain(scores["whole prompt"], default)]
         print(f"| {title(name, decoding)} | {calls:,} | {len(group)} | {means} | {' | '.join(gains)} |")
 
 
