@@ -154,7 +154,7 @@ def test_what_the_map_says_to_touch_is_there():
 def test_the_picture_and_the_table_of_the_readme_show_what_the_results_say():
     rows = read_rows((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
     assert [row.data for row in rows] == ["SST-2", "AG News", "Subj", "MR", "SST-5", "demo"]
-    assert rows[0].before == 0.66 and rows[0].after[0] == 0.778 and round(rows[1].calibrated, 2) == 0.65
+    assert rows[0].before == 0.66 and rows[0].after[0] == 0.774 and round(rows[1].calibrated, 2) == 0.65
     assert (ROOT / "docs" / "before_after.svg").read_text(encoding="utf-8") == draw(rows)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for row in rows:
