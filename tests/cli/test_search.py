@@ -216,6 +216,11 @@ def test_a_search_on_a_server_needs_no_torch(toy, tmp_path):
     assert (tmp_path / "run" / "prompt.json").is_file()
 
 
+def test_a_judge_that_is_not_there_is_told_even_where_there_is_nothing_to_judge(toy, tmp_path, capsys):
+    assert main(flags(toy, tmp_path / "run", "--fidelity_model", str(tmp_path / "typo"))) == 2
+    assert "fidelity_model: model" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("flag", ["--rewriter", "--proposer"])
 def test_wordings_are_asked_of_a_server_and_counted_apart(toy, tmp_path, capsys, flag):
     run, app = tmp_path / "run", OpenAIApp(can=frozenset({"chat"}))

@@ -30,7 +30,7 @@ def run(namespace: argparse.Namespace, argv: Sequence[str]) -> int:
     config = build_config(SearchConfig, namespace)
     say_where_data_go(config.task_model, rewriter=config.rewriter)
     rewrites_here = config.rewriter != "none" and not names_server(config.rewriter)
-    if rewrites_here or config.fidelity_model != "none":
+    if config.tries_wordings and (rewrites_here or config.fidelity_model != "none"):
         require("torch", "transformers", "peft")
     from prewrite.report.formats import calls_and_tokens
     from prewrite.run.search import run_search

@@ -230,8 +230,12 @@ class SearchConfig(PromptConfig, ReadableConfig, TrackedConfig):
             raise ConfigError("a search needs test rows to measure what it found; leave hold_out_test on")
         if self.candidates is not None and not os.path.isfile(self.candidates):
             raise ConfigError(f"candidates {self.candidates!r}: no such file; give a text file, one wording a line")
-        if "instruction" not in self.parts or (self.rewriter == "none" and self.candidates is None):
-            self.fidelity_model = "none"  # there is nothing to judge, and a judge needs memory and torch
+
+    @property
+    def tries_wordings(self) -> bool:
+        """Whether other wordings may take part; without any nothing needs a judge of fidelity."""
+        asked = self.rewriter != "none" and self.num_candidates > 0
+        return "instruction" in self.parts and (asked or self.candidates is not None)
 
 
 @dataclass

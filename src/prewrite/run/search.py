@@ -68,8 +68,10 @@ def run_search(config: SearchConfig, argv: Sequence[str] = ()) -> dict[str, Any]
     with phase_line("loading"):
         evaluator = open_evaluator(config)
         check_prompt_lengths(config, instructions, evaluator)
-        proposer = open_proposer(config.rewriter) if "instruction" in config.parts and config.num_candidates else None
-        reward = open_reward(config, evaluator, [rows.dev[0] for rows in instructions])
+        tries = config.tries_wordings
+        proposer = open_proposer(config.rewriter) if tries and config.num_candidates else None
+        judging = config if tries else replace(config, fidelity_model="none")
+        reward = open_reward(judging, evaluator, [rows.dev[0] for rows in instructions])
 
     with RunFolder(Path(config.output_dir)).sole_writer():
         return search_and_report(config, argv, splits, instructions, reward, proposer)
@@ -173,9 +175,9 @@ def find_prompt(
 
 def _why_none(config: SearchConfig | TrainConfig) -> str:
     """What to do for other wordings, where the default asks for none."""
-    if not isinstance(config, SearchConfig) or config.rewriter != "none" or config.candidates is not None:
+    if not isinstance(config, SearchConfig) or config.tries_wordings or "instruction" not in config.parts:
         return ""
-    if "instruction" not in config.parts or config.search_calls >= WORDING_CALLS:
+    if config.rewriter != "none" or config.search_calls >= WORDING_CALLS:
         return ""
     return f" (--rewriter embedded asks for some; with {WORDING_CALLS:,} calls or more it is the default)"
 
